@@ -1,0 +1,1 @@
+"""Bytes: formats that bouvet reads and writes itself."""

@@ -1,0 +1,1 @@
+"""The ext4 file system: structures, geometry, checksums, writer and reader."""

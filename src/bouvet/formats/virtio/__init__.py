@@ -1,0 +1,1 @@
+"""virtio's shared-memory half: vhost-user, virtqueues and vsock."""

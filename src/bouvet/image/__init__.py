@@ -1,0 +1,1 @@
+"""Pack: layers merged into one tree and written as an image; checks on the result."""

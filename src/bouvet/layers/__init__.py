@@ -1,0 +1,1 @@
+"""Make: the cache of layers and the makers that fill it."""

@@ -1,0 +1,1 @@
+"""How an image is made: pure steps with digests and reasons."""

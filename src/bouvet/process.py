@@ -1,0 +1,248 @@
+"""The only place that starts programs.
+
+Arguments are lists, never shell strings; standard input is closed unless given; the environment is
+rebuilt from a short list, so that a user's locale, umask-like variables or secrets never reach a build
+tool (and through it an image). A program runs in a process group of its own, which is killed on
+timeout, on an exception and on Ctrl-C, and the kernel kills the program when the thread that started
+it dies, so that `kill -9` of bouvet leaves nothing running.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import selectors
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from bouvet.errors import CommandFailed, ToolMissing
+
+TAIL_LINES = 40
+"""How many of a failed program's last lines an error carries."""
+
+# Where the network's own settings live: needed by programs that download, useless to others.
+_NETWORK_VARIABLES = (
+    "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy",
+    "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "APT_CONFIG",
+)  # fmt: skip
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+Line = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A program that ended as expected: its status and what it wrote (bytes, undecoded)."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: bytes
+    stderr: bytes
+    seconds: float
+
+
+def find_tool(name: str, *, package: str | None = None) -> str:
+    """Return the absolute path of the program `name`.
+
+    Debian keeps administrators' tools in `/usr/sbin`, which is not on an ordinary user's PATH: it is
+    searched as well.
+
+    Raises:
+        ToolMissing: It is nowhere; the hint names the Debian `package` (default: `name`).
+    """
+    path = shutil.which(name, path=os.environ.get("PATH", "") + ":" + _SYSTEM_PATH)
+    if path is None:
+        raise ToolMissing(
+            f"the program '{name}' is not installed",
+            hint=f"apt-get install {package or name}",
+        )
+    return path
+
+
+def clean_environment(extra: Mapping[str, str] | None = None, *, network: bool = False) -> dict[str, str]:
+    """Return the environment that programs get: fixed locale and time zone, PATH, HOME, and `extra`.
+
+    Args:
+        extra: Variables to add or replace.
+        network: Also pass the user's proxy and certificate settings on.
+    """
+    environment = {
+        "PATH": os.environ.get("PATH", "") + ":" + _SYSTEM_PATH,
+        "HOME": os.environ.get("HOME", "/"),
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+    }
+    for name in ("TMPDIR", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
+        if name in os.environ:
+            environment[name] = os.environ[name]
+    if network:
+        environment |= {name: os.environ[name] for name in _NETWORK_VARIABLES if name in os.environ}
+    return environment | dict(extra or {})
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout: float | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    input: bytes | None = None,  # noqa: A002  (the standard library's name for it)
+    ok: Sequence[int] = (0,),
+    on_line: Line | None = None,
+    hint: str | None = None,
+) -> Completed:
+    """Run a program to its end and return what it wrote.
+
+    Args:
+        argv: Program and arguments.
+        timeout: Seconds after which its process group is killed; None waits for ever.
+        env: Its whole environment; `clean_environment()` by default.
+        cwd: Its working directory.
+        input: What it reads on standard input; None closes it.
+        ok: Exit statuses that are not errors.
+        on_line: Called with each line, of both streams, as it comes.
+        hint: What the user can do when it fails.
+
+    Raises:
+        ToolMissing: The program does not exist.
+        CommandFailed: Another exit status, a signal, or the timeout.
+    """
+    started = time.monotonic()
+    with start(argv, env=env, cwd=cwd, stdin=subprocess.PIPE if input else subprocess.DEVNULL) as child:
+        stdout, stderr, late = _drain(child, input or b"", timeout, on_line)
+        if late:
+            raise _failure(argv, f"ran longer than {timeout:g} s", stdout, stderr, hint)
+        status = child.wait()
+    if status not in ok:
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        raise _failure(argv, how, stdout, stderr, hint)
+    return Completed(tuple(argv), status, stdout, stderr, time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def start(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.PIPE,
+    stderr: int | IO[bytes] = subprocess.PIPE,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a program and yield it; at the end of the block its whole process group is gone.
+
+    Raises:
+        ToolMissing: The program does not exist.
+    """
+    program = argv[0] if "/" in argv[0] else find_tool(argv[0])
+    guard = [find_tool("setpriv", package="util-linux"), "--pdeathsig", "KILL"]
+    if not os.access(program, os.X_OK):
+        raise ToolMissing(f"the program '{program}' is not there or not executable")
+    child = subprocess.Popen(
+        [*guard, program, *argv[1:]],
+        env=dict(env) if env is not None else clean_environment(),
+        cwd=cwd,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        pass_fds=pass_fds,
+        start_new_session=True,
+        umask=0o022,
+    )
+    try:
+        yield child
+    finally:
+        stop(child)
+        for stream in (child.stdin, child.stdout, child.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+def stop(child: subprocess.Popen[bytes], *, grace: float = 3.0) -> None:
+    """End a program's process group: SIGTERM if it still runs, SIGKILL after `grace` seconds."""
+    if child.poll() is None:
+        _signal_group(child, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=grace)
+    # The leader may be gone and its children not.
+    _signal_group(child, signal.SIGKILL)
+    child.wait()
+
+
+def pasteable(argv: Sequence[str]) -> str:
+    """Return a command line that can be pasted into a shell."""
+    return shlex.join(argv)
+
+
+def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, number)
+
+
+def _drain(
+    child: subprocess.Popen[bytes], pending: bytes, timeout: float | None, on_line: Line | None
+) -> tuple[bytes, bytes, bool]:
+    """Feed standard input and read both pipes until both are closed; say whether time ran out."""
+    assert child.stdout is not None
+    assert child.stderr is not None
+    deadline = None if timeout is None else time.monotonic() + timeout
+    chunks: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+    partial = {"stdout": b"", "stderr": b""}
+    view = memoryview(pending)
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ, "stdout")
+        selector.register(child.stderr, selectors.EVENT_READ, "stderr")
+        if child.stdin is not None:
+            selector.register(child.stdin, selectors.EVENT_WRITE, "stdin")
+        while selector.get_map():
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return b"".join(chunks["stdout"]), b"".join(chunks["stderr"]), True
+            for key, _ in selector.select(left):
+                name = str(key.data)
+                if name == "stdin":
+                    assert child.stdin is not None
+                    view = _feed(key.fd, view)
+                    if not view:
+                        selector.unregister(key.fileobj)
+                        child.stdin.close()
+                    continue
+                piece = os.read(key.fd, 1 << 16)
+                if not piece:
+                    selector.unregister(key.fileobj)
+                    if on_line and partial[name]:
+                        on_line(partial[name].decode(errors="replace"))
+                    continue
+                chunks[name].append(piece)
+                if on_line:
+                    *lines, partial[name] = (partial[name] + piece).split(b"\n")
+                    for line in lines:
+                        on_line(line.decode(errors="replace"))
+    return b"".join(chunks["stdout"]), b"".join(chunks["stderr"]), False
+
+
+def _feed(descriptor: int, view: memoryview) -> memoryview:
+    """Write a piece of the program's input; return what is left, nothing if it stopped reading."""
+    try:
+        return view[os.write(descriptor, view[: 1 << 16]) :]
+    except BrokenPipeError:
+        return memoryview(b"")
+
+
+def _failure(argv: Sequence[str], how: str, stdout: bytes, stderr: bytes, hint: str | None) -> CommandFailed:
+    text = (stderr or stdout).decode(errors="replace")
+    tail = collections.deque(text.splitlines(), maxlen=TAIL_LINES)
+    return CommandFailed(
+        f"{Path(argv[0]).name} {how}", hint=hint, details=(f"command: {pasteable(argv)}", *tail)
+    )

@@ -1,0 +1,1 @@
+"""What an image shall hold: the model, its loader and the presets."""

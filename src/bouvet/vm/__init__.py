@@ -1,0 +1,1 @@
+"""Boot: kernels, the initramfs and the machines."""
