@@ -190,6 +190,30 @@ def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> Non
         os.killpg(child.pid, number)
 
 
+class _Capture:
+    """What one pipe has delivered so far, passed on line by line to a listener as well."""
+
+    def __init__(self, on_line: Line | None) -> None:
+        self._on_line = on_line
+        self._chunks: list[bytes] = []
+        self._partial = b""
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece; an empty one is the end."""
+        self._chunks.append(piece)
+        if self._on_line is None:
+            return
+        *lines, self._partial = (self._partial + piece).split(b"\n")
+        if not piece and self._partial:
+            lines = [self._partial]
+        for line in lines:
+            self._on_line(line.decode(errors="replace"))
+
+    def bytes(self) -> bytes:
+        """Return everything."""
+        return b"".join(self._chunks)
+
+
 def _drain(
     child: subprocess.Popen[bytes], pending: bytes, timeout: float | None, on_line: Line | None
 ) -> tuple[bytes, bytes, bool]:
@@ -197,39 +221,30 @@ def _drain(
     assert child.stdout is not None
     assert child.stderr is not None
     deadline = None if timeout is None else time.monotonic() + timeout
-    chunks: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
-    partial = {"stdout": b"", "stderr": b""}
+    stdout, stderr = _Capture(on_line), _Capture(on_line)
     view = memoryview(pending)
+    late = False
     with selectors.DefaultSelector() as selector:
-        selector.register(child.stdout, selectors.EVENT_READ, "stdout")
-        selector.register(child.stderr, selectors.EVENT_READ, "stderr")
+        selector.register(child.stdout, selectors.EVENT_READ, stdout)
+        selector.register(child.stderr, selectors.EVENT_READ, stderr)
         if child.stdin is not None:
-            selector.register(child.stdin, selectors.EVENT_WRITE, "stdin")
-        while selector.get_map():
+            selector.register(child.stdin, selectors.EVENT_WRITE)
+        while selector.get_map() and not late:
             left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return b"".join(chunks["stdout"]), b"".join(chunks["stderr"]), True
-            for key, _ in selector.select(left):
-                name = str(key.data)
-                if name == "stdin":
-                    assert child.stdin is not None
+            late = left is not None and left <= 0
+            for key, _ in selector.select(left) if not late else ():
+                if key.fileobj is child.stdin:
                     view = _feed(key.fd, view)
-                    if not view:
-                        selector.unregister(key.fileobj)
-                        child.stdin.close()
-                    continue
-                piece = os.read(key.fd, 1 << 16)
-                if not piece:
+                    done = not view
+                else:
+                    piece = os.read(key.fd, 1 << 16)
+                    key.data.feed(piece)
+                    done = not piece
+                if done:
                     selector.unregister(key.fileobj)
-                    if on_line and partial[name]:
-                        on_line(partial[name].decode(errors="replace"))
-                    continue
-                chunks[name].append(piece)
-                if on_line:
-                    *lines, partial[name] = (partial[name] + piece).split(b"\n")
-                    for line in lines:
-                        on_line(line.decode(errors="replace"))
-    return b"".join(chunks["stdout"]), b"".join(chunks["stderr"]), False
+                    if key.fileobj is child.stdin:
+                        child.stdin.close()
+    return stdout.bytes(), stderr.bytes(), late
 
 
 def _feed(descriptor: int, view: memoryview) -> memoryview:
