@@ -1,0 +1,136 @@
+"""The steps that make an image: what each takes in, its digest, and why it runs.
+
+Everything here is plain data: planning reads no file and starts no program, so `bouvet plan` costs
+nothing and a plan can be compared, printed and tested.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class DebianInputs:
+    """A Debian tree made by mmdebstrap.
+
+    Attributes:
+        architecture: `x86_64` or `aarch64`.
+        suite: The release's code name, for example `bookworm`.
+        mirror: A mirror's URL, or None for mmdebstrap's own default.
+        packages: Names of packages to install beside the essential ones, sorted.
+        exclude: dpkg `path-exclude` patterns, in order.
+        include: dpkg `path-include` patterns, applied after `exclude`.
+    """
+
+    kind: ClassVar[str] = "debian"
+    architecture: str
+    suite: str
+    mirror: str | None
+    packages: tuple[str, ...]
+    exclude: tuple[str, ...]
+    include: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInputs:
+    """Node.js and npm from the npm registry: the newest releases that match the version prefixes."""
+
+    kind: ClassVar[str] = "node"
+    architecture: str
+    version: str
+    npm: str
+
+
+@dataclass(frozen=True, slots=True)
+class RustInputs:
+    """The places where Rust's tools are looked for, over Debian's toolchain."""
+
+    kind: ClassVar[str] = "rust"
+    architecture: str
+
+
+@dataclass(frozen=True, slots=True)
+class SystemInputs:
+    """The configuration files and units that make a Debian tree a bouvet guest.
+
+    Attributes:
+        hostname: The guest's host name.
+        root_password: In clear text, or None to lock the account.
+        environment: Variables of login shells, services and the agent's children.
+        path: Directories of PATH, in order.
+        network: Whether `eth0` is configured by DHCP.
+        agent: Whether the guest agent's unit is enabled.
+    """
+
+    kind: ClassVar[str] = "system"
+    hostname: str
+    root_password: str | None
+    environment: tuple[tuple[str, str], ...]
+    path: tuple[str, ...]
+    network: bool
+    agent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AgentInputs:
+    """The guest agent's binary.
+
+    Attributes:
+        architecture: `x86_64` or `aarch64`.
+        digest: SHA-256 of the binary, in hexadecimal.
+    """
+
+    kind: ClassVar[str] = "agent"
+    architecture: str
+    digest: str
+
+
+Inputs = DebianInputs | NodeInputs | RustInputs | SystemInputs | AgentInputs
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One layer to make.
+
+    Attributes:
+        name: What it is called in progress, logs and the cache's listing.
+        inputs: What its maker gets.
+        after: Names of the steps whose layers it reads; they lie below it.
+        digest: SHA-256 over the inputs, the maker's code and the digests of `after`, in hexadecimal.
+    """
+
+    name: str
+    inputs: Inputs
+    after: tuple[str, ...]
+    digest: str
+
+
+def make_step(name: str, inputs: Inputs, *, code: str, after: Sequence[Step] = ()) -> Step:
+    """Return the step with its digest.
+
+    Args:
+        name: The step's name, unique in its plan.
+        inputs: What its maker gets.
+        code: A digest of the code that makes it, so that a changed maker makes a new layer.
+        after: The steps whose layers it reads.
+    """
+    digest = digest_of(
+        {
+            "kind": inputs.kind,
+            "inputs": dataclasses.asdict(inputs),
+            "code": code,
+            "after": [step.digest for step in after],
+        }
+    )
+    return Step(name, inputs, tuple(step.name for step in after), digest)
+
+
+def digest_of(value: Mapping[str, Any]) -> str:
+    """Return the SHA-256, in hexadecimal, of a JSON value in its canonical form."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
