@@ -1,0 +1,3 @@
+module bouvet/agent
+
+go 1.27
