@@ -50,9 +50,13 @@ class AgentBuildHook(BuildHookInterface[Any]):
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile what is not up to date; hatchling calls this before it collects files."""
-        del version, build_data
-        build_agents()
+        """Compile what is not up to date; hatchling calls this before it collects files.
+
+        An editable install carries no files: there `make agent` compiles, and only what is needed.
+        """
+        del build_data
+        if version != "editable":
+            build_agents()
 
 
 def build_agents(
