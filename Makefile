@@ -1,0 +1,109 @@
+# The front door. `make help` lists the targets; README.md says what comes out.
+# Each target first sets up what it needs: Debian packages (tools/packages.sh), the virtual environment
+# (tools/environment.sh) and the agent's binary. What is there already costs nothing.
+
+ARCH ?= $(shell uname -m)
+IMAGE_SIZE ?=
+IMAGE_NAME ?= bouvet-devbox
+# Recipes read the variables from the environment, so that no value is ever taken for shell code.
+export ARCH IMAGE_SIZE IMAGE_NAME
+
+# What tests may not skip for want of: tools, root, kvm, or all (CONTRIBUTING.md).
+BOUVET_REQUIRE ?= tools
+PYTEST_ARGS ?=
+
+OUTPUT := images/output
+ENVIRONMENT := .venv/.complete
+BOUVET := .venv/bin/bouvet
+# The compiler and the standard library are those of the environment: nothing is downloaded.
+GO := GOTOOLCHAIN=local GOENV=off GOPROXY=off GOFLAGS=-buildvcs=false $(CURDIR)/.venv/bin/go
+GOFMT := .venv/lib/python3*/site-packages/go/bin/gofmt
+AGENT = src/bouvet/binaries/bouvet-agent-$(ARCH)
+AGENT_SOURCES := $(wildcard agent/*.go) agent/go.mod hatch_build.py pyproject.toml
+SCRIPTS := $(wildcard tools/*.sh)
+
+MAKEFLAGS += --no-builtin-rules
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := rootfs
+.PHONY: rootfs agent docker-image rebuild clean help test lint test-agent test-python bench format lock \
+	variables build-packages test-packages
+
+## rootfs        (default) build the devbox image: images/output/debian-devbox.ext4, bouvet-agent
+rootfs: build-packages $(AGENT)
+	@$(BOUVET) build devbox --arch "$$ARCH" --name "$$IMAGE_NAME" --output $(OUTPUT) \
+		$${IMAGE_SIZE:+--size "$$IMAGE_SIZE"} $(BUILD_FLAGS)
+
+## agent         compile the guest agent: images/output/bouvet-agent
+agent: $(AGENT)
+	@install -D -m 755 $(AGENT) $(OUTPUT)/bouvet-agent
+	@echo "$(OUTPUT)/bouvet-agent"
+
+## docker-image  build the devbox as an OCI archive for docker load, podman load and skopeo; no ext4
+docker-image: build-packages $(AGENT)
+	@$(BOUVET) oci devbox --arch "$$ARCH" --name "$$IMAGE_NAME" --output $(OUTPUT) $(BUILD_FLAGS)
+
+## rebuild       clean, then build the devbox with the cache ignored
+rebuild: build-packages
+	@$(MAKE) --no-print-directory clean
+	@$(MAKE) --no-print-directory rootfs BUILD_FLAGS=--refresh
+
+## clean         remove images and what was compiled; the cache of layers and downloads stays
+clean:
+	rm -rf images build dist src/bouvet/binaries .mypy_cache .ruff_cache .pytest_cache
+
+## test          lint and run every test, on real images and real machines
+test: lint test-agent test-python
+
+## lint          ruff, mypy, gofmt, go vet, shellcheck
+lint: test-packages $(ENVIRONMENT)
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	@unformatted=$$($(GOFMT) -l agent) && test -z "$$unformatted" || \
+		{ echo "gofmt would change: $$unformatted" >&2; exit 1; }
+	cd agent && $(GO) vet ./...
+	shellcheck $(SCRIPTS) .ci/run
+
+## format        let ruff and gofmt lay out the sources
+format: $(ENVIRONMENT)
+	.venv/bin/ruff format
+	.venv/bin/ruff check --fix
+	$(GOFMT) -w agent
+
+## bench         measure against what bouvet is compared to, and print tables
+bench: test-packages $(ENVIRONMENT) $(AGENT)
+	@for script in bench/*.py; do echo "== $$script"; .venv/bin/python "$$script" || exit 1; done
+
+## lock          pin every Python package anew in requirements.lock
+lock:
+	@tools/lock.sh
+
+## help          this list
+help:
+	@echo "make TARGET [ARCH=x86_64|aarch64] [IMAGE_SIZE=2500M] [IMAGE_NAME=bouvet-devbox]"
+	@sed -n 's/^## /  /p' Makefile
+
+test-agent: test-packages $(ENVIRONMENT)
+	cd agent && CGO_ENABLED=1 $(GO) test -race ./...
+
+test-python: test-packages $(ENVIRONMENT) $(AGENT)
+	BOUVET_REQUIRE=$(BOUVET_REQUIRE) .venv/bin/python -m pytest $(PYTEST_ARGS)
+
+# A nonsensical value ends here, before anything is installed or built.
+variables:
+	@tools/variables.sh
+
+build-packages: variables
+	@tools/packages.sh python build
+
+test-packages: variables
+	@tools/packages.sh python build test
+
+$(ENVIRONMENT): requirements.lock pyproject.toml | variables
+	@tools/packages.sh python
+	@tools/environment.sh
+
+$(AGENT): $(AGENT_SOURCES) $(ENVIRONMENT) | variables
+	@echo "compiling the agent for $(ARCH)"
+	@.venv/bin/python hatch_build.py "$$ARCH" >/dev/null
+	@touch $@

@@ -1,0 +1,86 @@
+#!/bin/sh
+# Makes sure that what targets need is installed: tools/packages.sh GROUP..., of python, build and test
+#
+# What is missing is installed with apt-get where that is allowed (root, or sudo that asks for no
+# password); else the one command to run is printed. Nothing is started when nothing is missing.
+set -eu
+directory=$(dirname "$0")
+# Debian keeps administrators' programs off an ordinary user's PATH.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+missing=
+
+# need PACKAGE WITNESS...: the package is missing unless each program is on PATH and each file exists.
+need() {
+    package=$1
+    shift
+    for witness; do
+        case $witness in
+        /*) test -e "$witness" ;;
+        *) command -v "$witness" >/dev/null ;;
+        esac || {
+            missing="$missing $package"
+            return
+        }
+    done
+}
+
+for group; do
+    case $group in
+    python)
+        "$directory/find-python.sh" >/dev/null || missing="$missing python3-venv"
+        need ca-certificates /etc/ssl/certs
+        ;;
+    build)
+        need mmdebstrap mmdebstrap
+        need gpg gpg
+        need debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg
+        if [ "$(id -u)" != 0 ]; then
+            need uidmap newuidmap newgidmap
+        fi
+        ;;
+    test)
+        need e2fsprogs e2fsck mke2fs debugfs dumpe2fs resize2fs
+        need file file
+        need gcc gcc
+        need libc6-dev /usr/include/stdlib.h
+        need qemu-system-x86 qemu-system-x86_64
+        need shellcheck shellcheck
+        need skopeo skopeo
+        ;;
+    *)
+        echo "usage: tools/packages.sh [python] [build] [test]" >&2
+        exit 2
+        ;;
+    esac
+done
+
+if [ -z "$missing" ]; then
+    exit 0
+fi
+if [ "$(id -u)" = 0 ]; then
+    as_root=
+elif sudo -n true 2>/dev/null; then
+    as_root='sudo -n'
+else
+    as_root=none
+fi
+# $missing and $as_root are lists of words.
+# shellcheck disable=SC2086
+set -- $missing
+if [ "$as_root" = none ] || ! command -v apt-get >/dev/null; then
+    echo "make: not installed: $*. Run:" >&2
+    echo "  sudo apt-get install --yes $*" >&2
+    exit 1
+fi
+echo "installing Debian packages: $*"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# shellcheck disable=SC2086
+if ! { $as_root apt-get -q update &&
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install --yes --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 "$@"; } \
+    </dev/null >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    echo "make: these Debian packages could not be installed: $*" >&2
+    exit 1
+fi
