@@ -26,7 +26,7 @@ if ! .venv/bin/python -c 'import pip' 2>/dev/null; then
     "$python" -m venv --clear .venv
 fi
 pip() {
-    .venv/bin/python -m pip --quiet --disable-pip-version-check --no-input "$@"
+    .venv/bin/python -m pip -qq --disable-pip-version-check --no-input "$@"
 }
 echo "installing the locked Python packages"
 pip install --no-deps --only-binary :all: --require-hashes --requirement requirements.lock
