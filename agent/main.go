@@ -1,7 +1,15 @@
-// Command bouvet-agent serves a host's requests inside a virtual machine.
+// Command bouvet-agent serves a host's requests inside a virtual machine: newline-delimited JSON-RPC
+// 2.0 on vsock port 52, or on a Unix socket.
 package main
 
-import "os"
+import (
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+)
 
 // Set by the build: the project's version and a digest of everything the binary was made of.
 var (
@@ -9,6 +17,160 @@ var (
 	sourceDigest = "unknown"
 )
 
+const usage = `Usage: bouvet-agent [--listen ADDRESS] [--grow]
+       bouvet-agent --version | --help
+
+Serves a host's requests: newline-delimited JSON-RPC 2.0.
+
+  --listen ADDRESS  vsock:PORT (default vsock:52) or unix:PATH
+  --grow            grow the root file system to its disk; the default with vsock
+  --version         print the version and a digest of the source
+  --help            print this
+`
+
+const (
+	exitUsage = 2
+	// stopGrace is how long running commands have after SIGTERM until they are killed.
+	stopGrace = 2 * time.Second
+	// heapGrowth keeps the heap of a few hundred kilobytes from growing to Go's usual 4 MB before it
+	// is collected.
+	heapGrowth = 25
+)
+
+type options struct {
+	address string
+	grow    bool
+}
+
+// agent is what all connections share.
+type agent struct {
+	children    *children
+	lock        sync.Mutex
+	connections map[*connection]struct{}
+	serving     sync.WaitGroup
+}
+
 func main() {
-	os.Stdout.WriteString("bouvet-agent " + version + " (" + sourceDigest + ")\n")
+	debug.SetGCPercent(heapGrowth)
+	options, done := parseArguments(os.Args[1:])
+	if done != nil {
+		os.Exit(*done)
+	}
+	os.Exit(serve(options))
+}
+
+// parseArguments returns the options, or the exit status if there is nothing more to do.
+func parseArguments(arguments []string) (options, *int) {
+	chosen := options{address: defaultAddress}
+	success, failure := 0, exitUsage
+	for i := 0; i < len(arguments); i++ {
+		switch argument := arguments[i]; {
+		case argument == "--version":
+			os.Stdout.WriteString("bouvet-agent " + version + " (source " + sourceDigest + ")\n")
+			return chosen, &success
+		case argument == "--help":
+			os.Stdout.WriteString(usage)
+			return chosen, &success
+		case argument == "--grow":
+			chosen.grow = true
+		case argument == "--listen" && i+1 < len(arguments):
+			i++
+			chosen.address = arguments[i]
+		default:
+			os.Stderr.WriteString("bouvet-agent: wrong argument: " + argument + "\n" + usage)
+			return chosen, &failure
+		}
+	}
+	chosen.grow = chosen.grow || chosen.address == defaultAddress
+	return chosen, nil
+}
+
+// report writes one line to the log. It does so past the os package, which ends the process when the
+// log's reader is gone.
+func report(message string) {
+	_ = writeAll(syscall.Stderr, []byte("bouvet-agent: "+message+"\n"))
+}
+
+// serve runs the agent until SIGTERM or SIGINT, and returns its exit status.
+func serve(chosen options) int {
+	syscall.Umask(0o022)
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	a := &agent{children: newChildren(), connections: map[*connection]struct{}{}}
+	bound := make(chan *listener, 1)
+	go func() {
+		l, err := listen(chosen.address, report)
+		if err != nil {
+			report(err.Error())
+		}
+		bound <- l
+	}()
+	if chosen.grow {
+		go growRoot()
+	}
+	select {
+	case <-stop:
+	case l := <-bound:
+		if l == nil {
+			return 1
+		}
+		report("listening on " + chosen.address)
+		go func() {
+			<-stop
+			l.close()
+		}()
+		a.acceptAll(l)
+	}
+	a.end()
+	return 0
+}
+
+// acceptAll serves connections until the listener is closed.
+func (a *agent) acceptAll(l *listener) {
+	for {
+		file, err := l.accept()
+		if err != nil {
+			return
+		}
+		c := newConnection(a, file)
+		a.lock.Lock()
+		full := len(a.connections) >= connectionLimit
+		if !full {
+			a.connections[c] = struct{}{}
+		}
+		a.lock.Unlock()
+		if full {
+			file.Close()
+			continue
+		}
+		a.serving.Add(1)
+		go func() {
+			c.serve()
+			a.lock.Lock()
+			delete(a.connections, c)
+			a.lock.Unlock()
+			a.serving.Done()
+		}()
+	}
+}
+
+// end stops the commands that run, and waits until their requests are answered: not for long, since a
+// client may have stopped reading.
+func (a *agent) end() {
+	a.children.end(syscall.SIGTERM)
+	a.lock.Lock()
+	for c := range a.connections {
+		c.refuse()
+	}
+	a.lock.Unlock()
+	answered := make(chan struct{})
+	go func() {
+		a.serving.Wait()
+		close(answered)
+	}()
+	select {
+	case <-answered:
+	case <-time.After(stopGrace):
+		a.children.end(syscall.SIGKILL)
+	}
 }

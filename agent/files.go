@@ -1,0 +1,324 @@
+package main
+
+import (
+	"encoding/json/jsontext"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"unicode/utf8"
+)
+
+// contentLimit is the most bytes of a file's content that read_file returns and write_file takes.
+const contentLimit = 10 << 20
+
+// What is written where nothing was before.
+const (
+	newFileMode      = 0o644
+	newDirectoryMode = 0o755
+)
+
+var (
+	errNotRegular = errors.New("not a regular file")
+	errTooLarge   = errors.New("larger than " + strconv.Itoa(contentLimit) + " bytes")
+	errNotText    = errors.New("not valid UTF-8")
+)
+
+// readFile is the method read_file.
+func (a *agent) readFile(params jsontext.Value) (call, *rpcError) {
+	var path string
+	if err := decodePath(params, &path); err != nil {
+		return nil, err
+	}
+	return func() ([]byte, *rpcError) {
+		content, err := readRegular(path, contentLimit)
+		if err == nil && !utf8.Valid(content) {
+			err = &os.PathError{Op: "read", Path: path, Err: errNotText}
+		}
+		if err != nil {
+			return nil, fileError(err)
+		}
+		return object(nil).text("content", content).end(), nil
+	}, nil
+}
+
+// writeFile is the method write_file.
+func (a *agent) writeFile(params jsontext.Value) (call, *rpcError) {
+	var path, content string
+	if err := decodePath(params, &path, text("content", &content)); err != nil {
+		return nil, err
+	}
+	if len(content) > contentLimit {
+		return nil, invalidParams("content is " + errTooLarge.Error())
+	}
+	return func() ([]byte, *rpcError) {
+		if err := replaceFile(path, []byte(content)); err != nil {
+			return nil, fileError(err)
+		}
+		return object(nil).boolean("success", true).end(), nil
+	}, nil
+}
+
+// listDir is the method list_dir. A symbolic link is listed as itself, not as what it points to.
+func (a *agent) listDir(params jsontext.Value) (call, *rpcError) {
+	var path string
+	if err := decodePath(params, &path); err != nil {
+		return nil, err
+	}
+	return func() ([]byte, *rpcError) {
+		entries, err := os.ReadDir(path)
+		if err != nil {
+			return nil, fileError(err)
+		}
+		list := []byte{'['}
+		for _, entry := range entries {
+			status, err := entry.Info()
+			if err != nil {
+				continue // it was removed in the meantime
+			}
+			size := status.Size()
+			if status.IsDir() {
+				size = 0
+			}
+			if len(list) > 1 {
+				list = append(list, ',')
+			}
+			item := object(nil).text("name", []byte(entry.Name()))
+			list = append(list, item.boolean("is_dir", status.IsDir()).integer("size", size).end()...)
+		}
+		return object(nil).value("entries", append(list, ']')).end(), nil
+	}, nil
+}
+
+// decodePath reads params with a path. A relative one starts where commands start.
+func decodePath(params jsontext.Value, path *string, others ...field) *rpcError {
+	if err := decodeParams(params, append(others, text("path", path))...); err != nil {
+		return err
+	}
+	if *path == "" {
+		return invalidParams("path is empty")
+	}
+	if (*path)[0] != '/' {
+		directory, _ := surroundings()
+		*path = directory + "/" + *path
+	}
+	return nil
+}
+
+// fileError is the error response for a failed file operation.
+func fileError(err error) *rpcError {
+	failure := &rpcError{code: codeInternal, message: err.Error()}
+	var number syscall.Errno
+	if errors.As(err, &number) {
+		failure.errno = errnoName(number)
+	}
+	return failure
+}
+
+// readRegular reads a regular file of at most limit bytes. It never waits: a FIFO, a device or a
+// socket is refused. The size is not believed: files of /proc have none.
+func readRegular(path string, limit int) ([]byte, error) {
+	fail := func(operation string, err error) ([]byte, error) {
+		return nil, &os.PathError{Op: operation, Path: path, Err: err}
+	}
+	fd, err := openAgain(path, syscall.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return fail("open", err)
+	}
+	defer syscall.Close(fd)
+	var status syscall.Stat_t
+	if err := syscall.Fstat(fd, &status); err != nil {
+		return fail("stat", err)
+	}
+	switch status.Mode & syscall.S_IFMT {
+	case syscall.S_IFREG:
+	case syscall.S_IFDIR:
+		return fail("read", syscall.EISDIR)
+	default:
+		return fail("read", errNotRegular)
+	}
+	content := make([]byte, 0, min(status.Size, int64(limit))+1)
+	for {
+		if len(content) > limit {
+			return fail("read", errTooLarge)
+		}
+		if len(content) == cap(content) {
+			content = append(content, 0)[:len(content)]
+		}
+		n, err := readAgain(fd, content[len(content):min(cap(content), limit+1)])
+		if err != nil {
+			return fail("read", err)
+		}
+		if n == 0 {
+			return content, nil
+		}
+		content = content[:len(content)+n]
+	}
+}
+
+// replaceFile gives a file a new content, and makes it and its directories if needed. Who reads it at
+// the same time sees the old content or the new, never a part: a temporary file beside it takes its
+// name. Symbolic links are followed; mode and owner stay. Where the file cannot be replaced (it is not
+// a regular one, its directory takes no new files as in /proc, or it is a mount point) it is written in
+// place.
+func replaceFile(path string, content []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), newDirectoryMode); err != nil {
+		return err
+	}
+	const pathOnly = 0x200000 // O_PATH, open(2)
+	fd, err := openAgain(path, pathOnly, 0)
+	if err == syscall.ENOENT {
+		// A link that leads nowhere is followed by the kernel, under its rules for links.
+		if _, err := os.Lstat(path); err == nil {
+			return writeInPlace(path, content)
+		}
+		if path[len(path)-1] == '/' {
+			return &os.PathError{Op: "write", Path: path, Err: syscall.EISDIR}
+		}
+		replaced, err := replaceByRename(path, content, nil)
+		if err != nil || replaced {
+			return err
+		}
+		return writeInPlace(path, content)
+	}
+	if err != nil {
+		return &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer syscall.Close(fd)
+	var status syscall.Stat_t
+	if err := syscall.Fstat(fd, &status); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if status.Mode&syscall.S_IFMT == syscall.S_IFREG {
+		if target, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd)); err == nil {
+			replaced, err := replaceByRename(target, content, &status)
+			if err != nil || replaced {
+				return err
+			}
+		}
+	}
+	return writeInPlace(path, content)
+}
+
+var temporaryFiles atomic.Uint32
+
+// replaceByRename says whether it replaced the file; it is an error only if the content could not be
+// written, as on a full disk.
+func replaceByRename(path string, content []byte, old *syscall.Stat_t) (bool, error) {
+	number := strconv.FormatUint(uint64(temporaryFiles.Add(1)), 36)
+	temporary := filepath.Join(filepath.Dir(path), ".bouvet-"+strconv.Itoa(os.Getpid())+"-"+number)
+	fd, err := openAgain(temporary, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_NOFOLLOW, newFileMode)
+	if err != nil {
+		return false, nil
+	}
+	kept := true
+	if old != nil {
+		// The mode last: a change of owner clears setuid.
+		kept = syscall.Fchown(fd, int(old.Uid), int(old.Gid)) == nil && syscall.Fchmod(fd, old.Mode&0o7777) == nil
+	}
+	if kept {
+		err = writeAll(fd, content)
+	}
+	syscall.Close(fd)
+	if kept && err == nil && syscall.Rename(temporary, path) == nil {
+		return true, nil
+	}
+	_ = syscall.Unlink(temporary)
+	if err != nil {
+		err = &os.PathError{Op: "write", Path: path, Err: err}
+	}
+	return false, err
+}
+
+func writeInPlace(path string, content []byte) error {
+	flags := syscall.O_WRONLY | syscall.O_CREAT | syscall.O_TRUNC | syscall.O_NONBLOCK
+	fd, err := openAgain(path, flags, newFileMode)
+	if err == nil {
+		err = writeAll(fd, content)
+		if closed := syscall.Close(fd); err == nil {
+			err = closed
+		}
+	}
+	if err != nil {
+		return &os.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
+}
+
+func writeAll(fd int, content []byte) error {
+	for len(content) > 0 {
+		n, err := syscall.Write(fd, content)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		content = content[n:]
+	}
+	return nil
+}
+
+func openAgain(path string, flags int, mode uint32) (int, error) {
+	for {
+		fd, err := syscall.Open(path, flags|syscall.O_CLOEXEC|syscall.O_LARGEFILE, mode)
+		if err != syscall.EINTR {
+			return fd, err
+		}
+	}
+}
+
+// errnoName returns the C name of the errors that file operations end with, else a number.
+func errnoName(number syscall.Errno) string {
+	switch number {
+	case syscall.ENOENT:
+		return "ENOENT"
+	case syscall.EACCES:
+		return "EACCES"
+	case syscall.EPERM:
+		return "EPERM"
+	case syscall.EEXIST:
+		return "EEXIST"
+	case syscall.EISDIR:
+		return "EISDIR"
+	case syscall.ENOTDIR:
+		return "ENOTDIR"
+	case syscall.ENOTEMPTY:
+		return "ENOTEMPTY"
+	case syscall.ENOSPC:
+		return "ENOSPC"
+	case syscall.EDQUOT:
+		return "EDQUOT"
+	case syscall.EROFS:
+		return "EROFS"
+	case syscall.ELOOP:
+		return "ELOOP"
+	case syscall.ENAMETOOLONG:
+		return "ENAMETOOLONG"
+	case syscall.EINVAL:
+		return "EINVAL"
+	case syscall.EAGAIN:
+		return "EAGAIN"
+	case syscall.EBUSY:
+		return "EBUSY"
+	case syscall.EIO:
+		return "EIO"
+	case syscall.EMFILE:
+		return "EMFILE"
+	case syscall.ENFILE:
+		return "ENFILE"
+	case syscall.ENOMEM:
+		return "ENOMEM"
+	case syscall.ENXIO:
+		return "ENXIO"
+	case syscall.ETXTBSY:
+		return "ETXTBSY"
+	case syscall.EXDEV:
+		return "EXDEV"
+	case syscall.EFBIG:
+		return "EFBIG"
+	}
+	return "E" + strconv.Itoa(int(number))
+}
