@@ -1,0 +1,173 @@
+"""What all tests share: markers that say what a test needs, a cache of their own, and a check for leaks."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import select
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+TOOL_PATH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
+"""Debian keeps administrators' programs off an ordinary user's PATH; bouvet finds them all the same."""
+
+USER_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+"""The user's own cache, before tests are given another."""
+
+REQUIRABLE = frozenset({"root", "kvm", "tools"})
+"""What BOUVET_REQUIRE may list: what a test may then not be skipped for the lack of."""
+
+SECONDS_TO_VANISH = 3.0
+"""How long a process may outlive the test that started it: the kernel needs a moment for a killed one."""
+
+
+# --- Markers ------------------------------------------------------------------------------------------
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test that lacks what its markers name, or fail it where BOUVET_REQUIRE demands that."""
+    for kind, lack in _lacks(item):
+        if kind in required():
+            pytest.fail(f"{lack}, and BOUVET_REQUIRE demands it", pytrace=False)
+        pytest.skip(lack)
+
+
+def pytest_report_header() -> list[str]:
+    """Tell what is there, and what may not be missing."""
+    user = "root" if is_root() else f"user {os.geteuid()}, not root"
+    return [f"bouvet: {user}; BOUVET_REQUIRE={','.join(sorted(required())) or '(nothing)'}"]
+
+
+def required() -> frozenset[str]:
+    """Return what BOUVET_REQUIRE lists, with `all` spelled out."""
+    names = frozenset(filter(None, os.environ.get("BOUVET_REQUIRE", "").split(",")))
+    if unknown := names - REQUIRABLE - {"all"}:
+        raise pytest.UsageError(f"BOUVET_REQUIRE: {sorted(unknown)} is none of {sorted(REQUIRABLE)} and all")
+    return REQUIRABLE if "all" in names else names
+
+
+def is_root() -> bool:
+    """Return whether the tests run as root."""
+    return os.geteuid() == 0
+
+
+@functools.cache
+def has_tool(name: str) -> bool:
+    """Return whether a program is installed."""
+    return shutil.which(name, path=TOOL_PATH) is not None
+
+
+def _lacks(item: pytest.Item) -> Iterator[tuple[str, str]]:
+    """Yield the kind and a description of each thing that a test needs and does not have."""
+    if item.get_closest_marker("needs_root") and not is_root():
+        yield "root", "needs root"
+    for marker in item.iter_markers("needs_tool"):
+        if missing := [name for name in marker.args if not has_tool(name)]:
+            yield "tools", f"needs {', '.join(missing)}"
+
+
+# --- Caches -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep tests away from the user's cache. The Go compiler's own is shared: it is keyed by content."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GOCACHE", os.environ.get("GOCACHE", str(USER_CACHE / "go-build")))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache for one test, in XDG_CACHE_HOME as well; the path of bouvet's directory in it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "bouvet"
+
+
+# --- Leaks --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent dies, so that none can slip away."""
+    pr_set_child_subreaper = 36
+    if ctypes.CDLL(None, use_errno=True).prctl(pr_set_child_subreaper, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks(_adopt_orphans: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail a test that leaves a process running or something mounted.
+
+    Fixtures of a wider scope are set up before this one, so what they start is not the test's.
+    """
+    base = str(tmp_path_factory.getbasetemp())
+    before = set(children())
+    mounted = mounts_below(base)
+    yield
+    deadline = time.monotonic() + SECONDS_TO_VANISH
+    left = [
+        f"process {child}: {command_line(child)}"
+        for child in sorted(set(children()) - before)
+        if not _ended(child, deadline)
+    ]
+    left += [f"mount {point}" for point in sorted(mounts_below(base) - mounted)]
+    if left:
+        pytest.fail("left behind: " + "; ".join(left), pytrace=False)
+
+
+def children() -> list[int]:
+    """Return the process ids of this process's children, ended ones that nobody waited for included."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            found += [int(word) for word in (task / "children").read_text().split()]
+        except FileNotFoundError:  # the thread has ended since
+            continue
+    return found
+
+
+def command_line(child: int) -> str:
+    """Return a process's command line, or an empty string if it is gone."""
+    try:
+        return Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def mounts_below(directory: str) -> set[str]:
+    """Return the mount points in a directory: others may mount elsewhere meanwhile."""
+    points = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return {point for point in points if point.startswith(directory + "/")}
+
+
+def _ended(child: int, deadline: float) -> bool:
+    """Wait until a process has ended or the deadline has passed, and reap it."""
+    try:
+        descriptor = os.pidfd_open(child)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            return False
+        # Nobody else waits for an adopted orphan.
+        os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        pass
+    finally:
+        os.close(descriptor)
+    return True
+
+
+@pytest.fixture(scope="session")
+def wait_for_exit() -> Callable[[int, float], bool]:
+    """Wait for a process, by its id, to end; give up after some seconds. Return whether it has."""
+    return lambda process, seconds: _ended(process, time.monotonic() + seconds)
