@@ -1,0 +1,119 @@
+"""Requests and responses: JSON-RPC 2.0, one object a line.
+
+The agent answers requests in the order in which they are done, not in which they were sent: the `id`
+says which one a response belongs to. What comes from the guest is believed in nothing: every function
+here that reads a response raises `AgentError` for all that is not as it must be.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from bouvet.errors import AgentError
+from bouvet.protocol.framing import LINE_LIMIT
+
+CONTENT_LIMIT = 10 << 20
+"""Bytes of a file's content that `read_file` returns and `write_file` takes at most."""
+
+OUTPUT_LIMIT = 1 << 20
+"""Bytes of each of a command's streams that a result holds at most, before `OUTPUT_MARK`."""
+
+OUTPUT_MARK = "\n... [output truncated]"
+"""The end of a stream that was cut."""
+
+SPAWN_FAILED = -1
+"""The exit code of a command that could not be started; its standard error says why."""
+
+
+class ErrorCode(enum.IntEnum):
+    """The codes of JSON-RPC 2.0, section 5.1; the agent uses no others."""
+
+    PARSE = -32700
+    INVALID_REQUEST = -32600
+    METHOD_NOT_FOUND = -32601
+    INVALID_PARAMS = -32602
+    INTERNAL = -32603
+
+
+class RequestRefused(AgentError):
+    """The agent answered a request with an error.
+
+    Attributes:
+        code: One of `ErrorCode`, as a number: the agent may be newer.
+        errno: The name of the system call's error behind it, such as `ENOENT`; None if there is none.
+    """
+
+    def __init__(self, message: str, *, code: int, errno: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.errno = errno
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One response: the result of a request, or why there is none.
+
+    Attributes:
+        request: The `id` of the request; None if the agent could not read it.
+        result: The result; None if there is an error.
+        error: The error; None if there is a result.
+    """
+
+    request: int | str | None
+    result: Any
+    error: RequestRefused | None
+
+
+def encode_request(request: int, method: str, params: Mapping[str, Any]) -> bytes:
+    """Return a request's line, with its newline.
+
+    Raises:
+        AgentError: The line would be over `LINE_LIMIT`, or a string in it is not valid Unicode.
+    """
+    message = {"jsonrpc": "2.0", "id": request, "method": method, "params": params}
+    try:
+        line = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except UnicodeEncodeError as error:
+        raise AgentError(f"a parameter of {method} is not valid Unicode: {error.reason}") from error
+    if len(line) > LINE_LIMIT:
+        raise AgentError(f"a request of {len(line)} bytes is over the limit of {LINE_LIMIT}")
+    return line + b"\n"
+
+
+def decode_response(line: bytes) -> Response:
+    """Read one line from the agent.
+
+    Raises:
+        AgentError: It is not a response.
+    """
+    try:
+        message = json.loads(line, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise AgentError(f"the agent sent a line that is not JSON: {line[:80]!r}") from error
+    if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
+        raise AgentError(f"the agent sent a line that is not a JSON-RPC response: {line[:80]!r}")
+    request = message.get("id")
+    if isinstance(request, bool) or not isinstance(request, int | str | None):
+        raise AgentError("the agent sent a response whose id is neither a number nor a string")
+    if "error" in message:
+        return Response(request, None, _decode_error(message["error"]))
+    if "result" not in message:
+        raise AgentError("the agent sent a response with neither a result nor an error")
+    return Response(request, message["result"], None)
+
+
+def _decode_error(error: object) -> RequestRefused:
+    match error:
+        case {"code": int(code), "message": str(message), "data": {"errno": str(errno)}}:
+            return RequestRefused(message, code=code, errno=errno)
+        case {"code": int(code), "message": str(message)}:
+            return RequestRefused(message, code=code)
+    raise AgentError("the agent sent an error without a code and a message")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
