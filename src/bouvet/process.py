@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import math
 import os
 import selectors
 import shlex
@@ -27,6 +28,9 @@ from bouvet.errors import CommandFailed, ToolMissing
 
 TAIL_LINES = 40
 """How many of a failed program's last lines an error carries."""
+
+PIPE_GRACE = 2.0
+"""Seconds for which a program's pipes are read on after its end, while a process it left holds them."""
 
 # Where the network's own settings live: needed by programs that download, useless to others.
 _NETWORK_VARIABLES = (
@@ -217,23 +221,32 @@ class _Capture:
 def _drain(
     child: subprocess.Popen[bytes], pending: bytes, timeout: float | None, on_line: Line | None
 ) -> tuple[bytes, bytes, bool]:
-    """Feed standard input and read both pipes until both are closed; say whether time ran out."""
+    """Feed standard input and read both pipes until all are closed; say whether time ran out.
+
+    A process that the program leaves behind may hold the pipes for ever: `PIPE_GRACE` after the
+    program's end they are given up.
+    """
     assert child.stdout is not None
     assert child.stderr is not None
     deadline = None if timeout is None else time.monotonic() + timeout
     stdout, stderr = _Capture(on_line), _Capture(on_line)
     view = memoryview(pending)
-    late = False
-    with selectors.DefaultSelector() as selector:
+    with selectors.DefaultSelector() as selector, os.fdopen(os.pidfd_open(child.pid), "rb") as end:
+        selector.register(end, selectors.EVENT_READ)
         selector.register(child.stdout, selectors.EVENT_READ, stdout)
         selector.register(child.stderr, selectors.EVENT_READ, stderr)
         if child.stdin is not None:
             selector.register(child.stdin, selectors.EVENT_WRITE)
-        while selector.get_map() and not late:
+        pipes, ended, over = len(selector.get_map()) - 1, False, False
+        while pipes and not over:
             left = None if deadline is None else deadline - time.monotonic()
-            late = left is not None and left <= 0
-            for key, _ in selector.select(left) if not late else ():
-                if key.fileobj is child.stdin:
+            over = left is not None and left <= 0
+            for key, _ in selector.select(left) if not over else ():
+                if key.fileobj is end:
+                    ended = True
+                    deadline = min(deadline or math.inf, time.monotonic() + PIPE_GRACE)
+                    done = True
+                elif key.fileobj is child.stdin:
                     view = _feed(key.fd, view)
                     done = not view
                 else:
@@ -242,9 +255,10 @@ def _drain(
                     done = not piece
                 if done:
                     selector.unregister(key.fileobj)
+                    pipes -= key.fileobj is not end
                     if key.fileobj is child.stdin:
                         child.stdin.close()
-    return stdout.bytes(), stderr.bytes(), late
+    return stdout.bytes(), stderr.bytes(), over and not ended
 
 
 def _feed(descriptor: int, view: memoryview) -> memoryview:
