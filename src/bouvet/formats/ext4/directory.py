@@ -8,9 +8,10 @@ the superblock's flags must say.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from bouvet.errors import FormatError
 from bouvet.formats.ext4.blocks import BLOCK_SIZE
 from bouvet.formats.ext4.checksum import directory_checksum, hash_tree_checksum
 from bouvet.formats.ext4.structs import (
@@ -121,6 +122,38 @@ def encode_directory(
     )
 
 
+def decode_block(
+    block: bytes, owner: int | None, *, indexed: bool, first: bool
+) -> Iterator[tuple[bytes, int]]:
+    """Yield the names in a directory's block, each with its inode number, without `.` and `..`.
+
+    Args:
+        block: 4096 bytes.
+        owner: The checksum seed of the directory's inode, None where there are no checksums.
+        indexed: Whether the directory has a hash tree.
+        first: Whether this is the directory's first block.
+
+    Raises:
+        FormatError: The block is damaged, or a name is not possible.
+    """
+    entry = DirectoryEntry(*DIRECTORY_ENTRY.unpack_from(block))
+    if indexed and first:
+        _check_tree_node(block, _ROOT_COUNT_OFFSET, owner)
+        return
+    if indexed and not entry.inode and entry.record_length == BLOCK_SIZE:
+        _check_tree_node(block, _NODE_COUNT_OFFSET, owner)
+        return
+    if owner is not None:
+        tail = DirectoryTail(*DIRECTORY_TAIL.unpack_from(block, LEAF_ROOM))
+        if tail != DirectoryTail(checksum=directory_checksum(owner, block)):
+            raise FormatError("a directory block's checksum is wrong")
+    for name, number in _decode_entries(block):
+        if number and name not in (b".", b".."):
+            if not name or b"/" in name or b"\0" in name:
+                raise FormatError(f"a directory entry has the impossible name {name!r}")
+            yield name, number
+
+
 def hash_name(name: bytes, seed: bytes) -> int:
     """Return the half-MD4 hash of a name, as the kernel does with unsigned bytes.
 
@@ -174,6 +207,33 @@ def _half_md4(state: tuple[int, ...], x: tuple[int, ...]) -> tuple[int, ...]:
 def _rotate(value: int, bits: int) -> int:
     value &= _MASK
     return (value << bits | value >> (32 - bits)) & _MASK
+
+
+def _decode_entries(block: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield each entry's name and inode number, 0 for unused ones; the entries must fill the block."""
+    offset = 0
+    while offset <= BLOCK_SIZE - DIRECTORY_ENTRY.size:
+        number, record_length, name_length, _ = DIRECTORY_ENTRY.unpack_from(block, offset)
+        start = offset + DIRECTORY_ENTRY.size
+        offset += record_length
+        if record_length % 4 or start + name_length > offset or offset > BLOCK_SIZE:
+            raise FormatError("a directory entry reaches out of its place")
+        yield block[start : start + name_length], number
+    if offset != BLOCK_SIZE:
+        raise FormatError("a directory block's entries do not fill it")
+
+
+def _check_tree_node(block: bytes, count_offset: int, owner: int | None) -> None:
+    """Check a hash tree node's counts and checksum."""
+    count = HashTreeCount(*HASH_TREE_COUNT.unpack_from(block, count_offset))
+    tail = count_offset + count.limit * HASH_TREE_ENTRY.size
+    if not 0 < count.used <= count.limit or tail > BLOCK_SIZE - (_TREE_TAIL_SIZE if owner is not None else 0):
+        raise FormatError("a directory's hash tree is damaged")
+    if owner is not None:
+        (stored,) = WORD.unpack_from(block, tail + WORD.size)
+        used = block[: count_offset + count.used * HASH_TREE_ENTRY.size]
+        if hash_tree_checksum(owner, used) != stored:
+            raise FormatError("a directory's hash tree has a wrong checksum")
 
 
 def _inner_nodes(leaves: int) -> int:

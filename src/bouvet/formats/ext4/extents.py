@@ -6,9 +6,10 @@ The root lies in the inode and has room for four entries; every other node fills
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from bouvet.errors import FormatError
 from bouvet.formats.ext4.blocks import BLOCK_SIZE, Run
 from bouvet.formats.ext4.checksum import extent_block_checksum
 from bouvet.formats.ext4.structs import (
@@ -26,7 +27,10 @@ MAX_EXTENT_BLOCKS = 32768
 """Longer than this would mean an unwritten extent, which reads as zeros."""
 ROOT_ENTRIES = 4
 NODE_ENTRIES = (BLOCK_SIZE - EXTENT_HEADER.size - WORD.size) // EXTENT.size
-ROOT_SIZE = 60
+MAX_DEPTH = 5
+"""No tree needs more: five levels reach more blocks than a file can have."""
+MAX_READ_EXTENTS = 1 << 20
+"""The most extents of one file that are read: a file more scattered than this is no honest one."""
 
 
 class Mapping(NamedTuple):
@@ -37,8 +41,8 @@ class Mapping(NamedTuple):
     length: int
 
 
-def normalize(mappings: Iterable[Mapping]) -> list[Mapping]:
-    """Return the mappings in the file's order, joined where possible and split where too long."""
+def join(mappings: Iterable[Mapping]) -> list[Mapping]:
+    """Return the mappings in the file's order, neighbours as one."""
     joined: list[Mapping] = []
     for mapping in sorted(mappings):
         logical, physical, length = mapping
@@ -48,9 +52,14 @@ def normalize(mappings: Iterable[Mapping]) -> list[Mapping]:
                 joined[-1] = Mapping(last.logical, last.physical, last.length + length)
                 continue
         joined.append(mapping)
+    return joined
+
+
+def normalize(mappings: Iterable[Mapping]) -> list[Mapping]:
+    """Return the extents for these mappings: joined where possible, split where too long."""
     return [
         Mapping(logical + offset, physical + offset, min(length - offset, MAX_EXTENT_BLOCKS))
-        for logical, physical, length in joined
+        for logical, physical, length in join(mappings)
         for offset in range(0, length, MAX_EXTENT_BLOCKS)
     ]
 
@@ -102,6 +111,77 @@ def encode_tree(
         entries = parents
         depth += 1
     return _node(entries, ROOT_ENTRIES, depth), nodes
+
+
+class TreeReader:
+    """Reads extent trees that may be damaged or hostile.
+
+    Args:
+        read_node: Returns a node's block, given its number and the number of the inode that claims it.
+        owner: The checksum seed of the inode, None where there are no checksums.
+        inode: The inode's number.
+        blocks: The file system's size in blocks.
+    """
+
+    def __init__(
+        self, read_node: Callable[[int, int], bytes], owner: int | None, inode: int, blocks: int
+    ) -> None:
+        self._read_node = read_node
+        self._owner = owner
+        self._inode = inode
+        self._blocks = blocks
+        self._next = 0
+        self._found: list[Mapping] = []
+
+    def read(self, root: bytes) -> list[Mapping]:
+        """Return the written extents of a tree, joined, ascending, inside of the file system.
+
+        Args:
+            root: The root's 60 bytes.
+
+        Raises:
+            FormatError: The tree is damaged; or it has more than `MAX_READ_EXTENTS` extents.
+        """
+        self._read(root, None)
+        return join(self._found)
+
+    def _read(self, node: bytes, depth: int | None) -> None:
+        """Read a node; `depth` is what its parent says, and falls with every level."""
+        header = ExtentHeader(*EXTENT_HEADER.unpack_from(node))
+        room = len(node) // EXTENT.size - 1
+        depth_fits = header.depth <= MAX_DEPTH if depth is None else header.depth == depth
+        if header.magic != EXTENT_MAGIC or not header.entries <= header.maximum <= room or not depth_fits:
+            raise self._damaged()
+        if depth is not None and self._owner is not None:
+            end = (header.maximum + 1) * EXTENT.size
+            (stored,) = WORD.unpack_from(node, end)
+            if extent_block_checksum(self._owner, node[:end]) != stored:
+                raise self._damaged()
+        entries = node[EXTENT_HEADER.size : (header.entries + 1) * EXTENT.size]
+        if header.depth:
+            for fields in EXTENT_INDEX.iter_unpack(entries):
+                index = ExtentIndex(*fields)
+                number = index.leaf_lo | index.leaf_hi << 32
+                self._read(self._read_node(number, self._inode), header.depth - 1)
+        else:
+            for fields in EXTENT.iter_unpack(entries):
+                self._add(Extent(*fields))
+
+    def _add(self, extent: Extent) -> None:
+        unwritten = extent.length > MAX_EXTENT_BLOCKS
+        length = extent.length - MAX_EXTENT_BLOCKS if unwritten else extent.length
+        start = extent.physical_lo | extent.physical_hi << 32
+        # Ascending order also means that no leaf is met twice, so that the work is bounded.
+        if extent.logical < self._next or not length or start + length > self._blocks or not start:
+            raise self._damaged()
+        self._next = extent.logical + length
+        if not unwritten:
+            self._found.append(Mapping(extent.logical, start, length))
+            if len(self._found) > MAX_READ_EXTENTS:
+                raise FormatError(f"inode {self._inode} has more than {MAX_READ_EXTENTS} extents")
+
+    def _damaged(self) -> FormatError:
+        return FormatError(f"the extents of inode {self._inode} are damaged")
 
 
 def _node(entries: list[tuple[int, bytes]], maximum: int, depth: int) -> bytes:
