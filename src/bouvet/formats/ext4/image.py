@@ -56,7 +56,7 @@ class ImageSource:
         self.size = os.lseek(self._descriptor, 0, os.SEEK_END)
 
     def close(self) -> None:
-        """Close the image; the number of its descriptor, which may come to mean another file, is forgotten."""
+        """Close the image and forget its descriptor, whose number may come to mean another file."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
