@@ -137,7 +137,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = [name for name in chosen if name not in GO_ARCHITECTURES]
     if unknown:
         parser.error(f"unknown architecture {unknown[0]!r}; choose from {', '.join(GO_ARCHITECTURES)}")
-    for path in build_agents(chosen):
+    try:
+        binaries = build_agents(chosen)
+    except subprocess.CalledProcessError as error:
+        return error.returncode  # the compiler has told why
+    except (FileNotFoundError, RuntimeError) as error:
+        sys.stderr.write(f"hatch_build.py: {error}\n")
+        return 1
+    for path in binaries:
         sys.stdout.write(f"{path}\n")
     return 0
 

@@ -20,6 +20,9 @@ const (
 	newDirectoryMode = 0o755
 )
 
+// pathOnly opens a file for use as a path: O_PATH, open(2).
+const pathOnly = 0x200000
+
 var (
 	errNotRegular = errors.New("not a regular file")
 	errTooLarge   = errors.New("larger than " + strconv.Itoa(contentLimit) + " bytes")
@@ -167,7 +170,6 @@ func replaceFile(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), newDirectoryMode); err != nil {
 		return err
 	}
-	const pathOnly = 0x200000 // O_PATH, open(2)
 	fd, err := openAgain(path, pathOnly, 0)
 	if err == syscall.ENOENT {
 		// A link that leads nowhere is followed by the kernel, under its rules for links.
@@ -192,7 +194,7 @@ func replaceFile(path string, content []byte) error {
 		return &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	if status.Mode&syscall.S_IFMT == syscall.S_IFREG {
-		if target, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd)); err == nil {
+		if target, err := os.Readlink(descriptorPath(fd)); err == nil {
 			replaced, err := replaceByRename(target, content, &status)
 			if err != nil || replaced {
 				return err
@@ -259,6 +261,11 @@ func writeAll(fd int, content []byte) error {
 		content = content[n:]
 	}
 	return nil
+}
+
+// descriptorPath names what a descriptor of this process is open on, whatever its path is now.
+func descriptorPath(fd int) string {
+	return "/proc/self/fd/" + strconv.Itoa(fd)
 }
 
 func openAgain(path string, flags int, mode uint32) (int, error) {

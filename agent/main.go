@@ -1,5 +1,5 @@
 // Command bouvet-agent serves a host's requests inside a virtual machine: newline-delimited JSON-RPC
-// 2.0 on vsock port 52, or on a Unix socket.
+// 2.0 on vsock port 52, or on a Unix socket. As PID 1 of an initramfs it boots the machine.
 package main
 
 import (
@@ -51,6 +51,9 @@ type agent struct {
 }
 
 func main() {
+	if _, err := os.Stat(initramfsConfig); err == nil && os.Getpid() == 1 {
+		halt(bootInitramfs())
+	}
 	debug.SetGCPercent(heapGrowth)
 	options, done := parseArguments(os.Args[1:])
 	if done != nil {

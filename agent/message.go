@@ -167,6 +167,24 @@ func text(name string, into *string) field {
 	return field{name, true, "a string", func(value jsontext.Value) bool { return asText(value, into) }}
 }
 
+// textList is a required parameter that is a list of strings.
+func textList(name string, into *[]string) field {
+	return field{name, true, "a list of strings", func(value jsontext.Value) bool {
+		decoder := jsontext.NewDecoder(bytes.NewBuffer(value))
+		if token, err := decoder.ReadToken(); err != nil || token.Kind() != '[' {
+			return false
+		}
+		for decoder.PeekKind() != ']' {
+			var item string
+			if element, err := decoder.ReadValue(); err != nil || !asText(element, &item) {
+				return false
+			}
+			*into = append(*into, item)
+		}
+		return true
+	}}
+}
+
 // decodeParams reads a method's params. Missing params, and null, are an empty object.
 func decodeParams(params jsontext.Value, fields ...field) *rpcError {
 	if kind := params.Kind(); kind == 'n' || kind == jsontext.KindInvalid {
