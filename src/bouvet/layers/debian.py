@@ -1,0 +1,200 @@
+"""The Debian layer: packages installed by mmdebstrap into a tree that is streamed into the layer.
+
+mmdebstrap runs in its `root` mode inside namespaces of its own: mount and process namespaces as root,
+and a user namespace around them as an ordinary user (whose subordinate ids become the tree's other
+owners). So there is one way for both, both give the same bytes, and when bouvet is killed the kernel
+removes every process and every mount. mmdebstrap's own `unshare` mode is not used: its root is a
+subordinate id too, which cannot enter a home directory, and its processes outlive a killed bouvet.
+
+The environment holds no SOURCE_DATE_EPOCH: Python's compiled files would change their kind, and those
+of mmdebstrap's clamped sources would look stale. `debian_tree` settles times instead.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from bouvet import process
+from bouvet.errors import FormatError, LayerError
+from bouvet.layers import debian_archives, mmdebstrap
+from bouvet.layers.debian_tree import Settling
+
+if TYPE_CHECKING:
+    from bouvet.layers.maker import Workshop
+    from bouvet.layers.store import LayerWriter
+    from bouvet.plan.steps import DebianInputs
+
+DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""Debian's name of each architecture."""
+
+APT_SETTINGS = """\
+// The image is slim: what is installed later is what was asked for and what it depends on.
+APT::Install-Recommends "false";
+// Translated package descriptions are most of what an update would download.
+Acquire::Languages "none";
+"""
+
+
+def make(inputs: DebianInputs, workshop: Workshop, layer: LayerWriter) -> None:
+    """Install the packages and stream the resulting tree into the layer.
+
+    Raises:
+        LayerError: The host cannot run it, a package is unknown, or the mirror cannot be read.
+        ToolMissing: mmdebstrap or a tool it needs is not installed.
+    """
+    namespaces = mmdebstrap.enter_namespaces()
+    directories = _Directories(workshop.scratch)
+    kept = debian_archives.stage(workshop.downloads, directories.staged)
+    workshop.progress(f"{kept} packages are already here" if kept else "downloading everything", 0.0)
+    argv = [*namespaces, *command(inputs, directories.write_settings(inputs), directories)]
+    settling = Settling(int(time.time()) * 1_000_000_000)
+    try:
+        with process.start(argv, env=_environment(directories.tree), cwd=workshop.scratch) as child:
+            assert child.stdout is not None
+            assert child.stderr is not None
+            log = mmdebstrap.Log(child.stderr, workshop.progress, workshop.output)
+            problem = _index(child.stdout, layer, settling)
+            log.join()
+            status = child.wait()
+        if status:
+            raise mmdebstrap.failure(argv, status, log.tail)
+        if problem is not None:
+            raise problem
+        settling.settle()
+        debian_archives.collect(directories.fetched, workshop.downloads)
+    finally:
+        _remove(directories.tree, namespaces)
+
+
+class _Directories:
+    """The build's directories in its scratch space.
+
+    Attributes:
+        staged: Packages of earlier builds, for apt.
+        fetched: All packages of this build, from apt.
+        tree: Where mmdebstrap makes its tree.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        self.staged = scratch / "staged"
+        self.fetched = scratch / "fetched"
+        self.tree = scratch / "tree"
+        self._scratch = scratch
+        for directory in (self.staged, self.fetched, self.tree):
+            directory.mkdir()
+
+    def write_settings(self, inputs: DebianInputs) -> tuple[Path, Path]:
+        """Write the settings that the guest keeps; return the files for apt and for dpkg."""
+        apt, dpkg = self._scratch / "apt", self._scratch / "dpkg"
+        apt.write_text(APT_SETTINGS)
+        dpkg.write_text(dpkg_settings(inputs.exclude, inputs.include))
+        return apt, dpkg
+
+
+def dpkg_settings(exclude: Iterable[str], include: Iterable[str]) -> str:
+    """Return dpkg's configuration file for the paths that no package may bring, now and later."""
+    lines = ["# Paths that are left out of every package, also of those installed later."]
+    lines += [f"path-exclude={pattern}" for pattern in exclude]
+    lines += [f"path-include={pattern}" for pattern in include]
+    return "\n".join(lines) + "\n"
+
+
+def sources(inputs: DebianInputs) -> list[str]:
+    """Return mmdebstrap's MIRROR arguments: none for its own default, which has security and updates.
+
+    A mirror is given as the URL of its `debian` directory; Debian's layout has the security archive
+    beside it, in `debian-security`. Where that is not so, the mirror is given as whole lines of apt's
+    one-line format, separated by newlines.
+
+    Raises:
+        LayerError: The URL says nothing about where the security archive is.
+    """
+    if inputs.mirror is None:
+        return []
+    if inputs.mirror.startswith("deb "):
+        return inputs.mirror.splitlines()
+    url = inputs.mirror.rstrip("/")
+    if not url.endswith("/debian"):
+        raise LayerError(
+            f"the mirror {inputs.mirror} does not end in '/debian'",
+            hint="give apt source lines ('deb URL SUITE main'), one for the suite, one for its security",
+        )
+    return [
+        f"deb {url} {inputs.suite} main",
+        f"deb {url} {inputs.suite}-updates main",
+        f"deb {url}-security {inputs.suite}-security main",
+    ]
+
+
+def command(inputs: DebianInputs, settings: tuple[Path, Path], directories: _Directories) -> list[str]:
+    """Return mmdebstrap's command line; the tree's tar comes on standard output."""
+    apt, dpkg = settings
+    staged, fetched = shlex.quote(str(directories.staged)), shlex.quote(str(directories.fetched))
+    link = "find {} -name '*.deb' -exec cp --link --target-directory {} {{}} +"
+    archives = '"$1"/var/cache/apt/archives'
+    settle = (
+        # The day an account was made differs between builds; without it, passwords do not expire.
+        r"""sed -i 's/^\([^:]*:[^:]*\):[0-9]*:/\1::/' "$1"/etc/shadow""",
+        'mv "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/apt/apt.conf.d/90slim',
+        'mv "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap "$1"/etc/dpkg/dpkg.cfg.d/90slim',
+    )
+    return [
+        process.find_tool("mmdebstrap"),
+        "--mode=root",
+        "--variant=essential",
+        "--format=tar",
+        "--verbose",
+        f"--architectures={DEBIAN_ARCHITECTURES[inputs.architecture]}",
+        # Device nodes are the kernel's; essential packages are collected with the others.
+        "--skip=output/dev,output/mknod,essential/unlink",
+        f"--aptopt={apt}",
+        f"--dpkgopt={dpkg}",
+        f"--setup-hook=mkdir -p {archives} && {link.format(staged, archives)}",
+        f"--customize-hook={link.format(archives, fetched)}",
+        *(f"--customize-hook={line}" for line in settle),
+        *([f"--include={','.join(inputs.packages)}"] if inputs.packages else []),
+        inputs.suite,
+        "-",
+        *sources(inputs),
+    ]
+
+
+def _environment(temporary: Path) -> dict[str, str]:
+    """Return what mmdebstrap and the packages' scripts see: nothing of the user but the network settings.
+
+    apt's own configuration file is left out as well: mmdebstrap has one, and two would be half in force.
+    """
+    fixed = {
+        "HOME": "/root",
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "TMPDIR": str(temporary),
+    }
+    environment = process.clean_environment(fixed, network=True)
+    for name in ("APT_CONFIG", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
+        environment.pop(name, None)
+    return environment
+
+
+def _index(stream: IO[bytes], layer: LayerWriter, settling: Settling) -> FormatError | None:
+    """Take the tar in; return what is wrong with it, which is often only that mmdebstrap failed."""
+    try:
+        layer.add_tar(stream, settling.keep)
+    except FormatError as error:
+        return error
+    finally:
+        while stream.read(1 << 16):
+            pass
+    return None
+
+
+def _remove(tree: Path, namespaces: list[str]) -> None:
+    """Remove what a killed mmdebstrap left behind; an ordinary user needs the namespace for it."""
+    if any(tree.iterdir()):
+        process.run([*namespaces, "rm", "-rf", "--one-file-system", str(tree)])
+    else:
+        shutil.rmtree(tree)

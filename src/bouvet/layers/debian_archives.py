@@ -1,0 +1,66 @@
+"""The `.deb` files that are kept between builds.
+
+    DOWNLOADS/NAME_VERSION_ARCHITECTURE.deb.SHA256
+
+apt trusts a file in its archive directory when its size is right. So each file carries the digest of
+its bytes, taken right after apt had verified them against the signed index, and is checked before apt
+sees it again. Files are hard-linked between here and the build: nothing is copied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+
+def stage(downloads: Path, directory: Path) -> int:
+    """Link the kept packages that are intact into `directory`; remove the others.
+
+    Args:
+        downloads: Where packages are kept.
+        directory: An existing empty directory on the same file system.
+
+    Returns:
+        How many packages were linked.
+    """
+    staged = 0
+    for kept in sorted(downloads.glob("*.deb.*")):
+        name, _, digest = kept.name.rpartition(".")
+        with contextlib.suppress(FileNotFoundError):  # another build dropped it meanwhile
+            if _sha256(kept) == digest:
+                os.link(kept, directory / name)
+                staged += 1
+            else:
+                kept.unlink()
+    return staged
+
+
+def collect(directory: Path, downloads: Path) -> None:
+    """Keep the packages of a finished build, and drop other versions of the same packages.
+
+    Args:
+        directory: Where apt's verified packages were linked to; on the file system of `downloads`.
+        downloads: Where packages are kept.
+    """
+    versions: dict[tuple[str, str], set[Path]] = {}
+    for kept in downloads.glob("*.deb.*"):
+        versions.setdefault(_package(kept.name), set()).add(kept)
+    for fetched in sorted(directory.glob("*.deb")):
+        kept = downloads / f"{fetched.name}.{_sha256(fetched)}"
+        with contextlib.suppress(FileExistsError):
+            os.link(fetched, kept)
+        for other in versions.get(_package(kept.name), set()) - {kept}:
+            other.unlink(missing_ok=True)
+
+
+def _package(file_name: str) -> tuple[str, str]:
+    """Return the package's name and architecture from `NAME_VERSION_ARCHITECTURE.deb...`."""
+    name, _, rest = file_name.partition("_")
+    return name, rest.partition(".deb")[0].rpartition("_")[2]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,189 @@
+"""Running mmdebstrap: namespaces around it, progress from what it prints, and what its failures mean."""
+
+from __future__ import annotations
+
+import collections
+import os
+import re
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from bouvet import process
+from bouvet.errors import CommandFailed, LayerError
+
+
+def enter_namespaces(*, user: int | None = None) -> list[str]:
+    """Return the start of a command line that runs the rest as root in namespaces of its own.
+
+    Args:
+        user: The user id to do it for; by default the current one.
+
+    Raises:
+        LayerError: The host does not let an ordinary user have a user namespace with subordinate ids.
+        ToolMissing: `newuidmap` is not installed.
+    """
+    argv = [process.find_tool("unshare", package="util-linux"), "--mount", "--pid", "--fork", "--kill-child"]
+    if (os.geteuid() if user is None else user) == 0:
+        return argv
+    process.find_tool("newuidmap", package="uidmap")
+    argv += ["--user", "--map-root-user", "--map-auto"]
+    try:
+        process.run([*argv, "true"], timeout=30)
+    except CommandFailed as error:
+        raise LayerError(
+            "this host does not let an ordinary user build Debian trees",
+            hint=namespace_hint("\n".join(error.details[1:])),
+            details=error.details,
+        ) from error
+    return argv
+
+
+def namespace_hint(text: str) -> str:
+    """Return what to do about a failure to make a user namespace, of which `unshare` printed `text`."""
+    if re.search(r"/etc/sub[ug]id|new[ug]idmap", text):
+        return 'usermod --add-subuids 100000-165535 --add-subgids 100000-165535 "$USER" (as root, once)'
+    return (
+        "allow user namespaces (as root: sysctl kernel.unprivileged_userns_clone=1, or "
+        "kernel.apparmor_restrict_unprivileged_userns=0), or run as root"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Cause:
+    pattern: str
+    message: str
+    hint: str
+
+
+# The first that matches any line of the output is the cause: apt goes on after some errors, and later
+# ones are often consequences.
+_CAUSES = (
+    _Cause(
+        r"No space left on device|not enough free space",
+        "the disk is full",
+        "free some space: the build needs about 2.5 times the installed size of the packages",
+    ),
+    _Cause(
+        r"E: Unable to locate package (\S+)",
+        "there is no package '{}'",
+        "check its name; packages come from the suite's section 'main', with updates and security",
+    ),
+    _Cause(
+        r"E: Package '([^']+)' has no installation candidate",
+        "the package '{}' cannot be installed",
+        "it is virtual or obsolete: name the package that took its place",
+    ),
+    _Cause(
+        r"neither be executed natively|install arch-test",
+        "programs of this architecture do not run on this host",
+        "apt-get install arch-test qemu-user-static binfmt-support",
+    ),
+    _Cause(
+        r"NO_PUBKEY|The following signatures|is not signed",
+        "the mirror's signature cannot be verified",
+        "apt-get install debian-archive-keyring, and check the spec's mirror",
+    ),
+    _Cause(
+        r"Could not resolve|Could not connect|Unable to connect|Failed to fetch|does not have a Release file",
+        "the mirror cannot be read",
+        "check the network, the proxy variables and the spec's mirror",
+    ),
+)
+
+
+def failure(argv: Sequence[str], status: int, lines: Iterable[str]) -> LayerError:
+    """Return the error for an mmdebstrap that ended with `status` after printing `lines`."""
+    printed = list(lines)
+    message, hint = f"mmdebstrap ended with status {status}", None
+    for cause in _CAUSES:
+        if found := next(filter(None, (re.search(cause.pattern, line) for line in printed)), None):
+            message, hint = cause.message.format(*found.groups()), cause.hint
+            break
+    return LayerError(
+        f"Debian's packages were not installed: {message}",
+        hint=hint,
+        details=(f"command: {process.pasteable(argv)}", *printed[-process.TAIL_LINES :]),
+    )
+
+
+class Log(threading.Thread):
+    """Reads standard error in a thread of its own, so that no pipe fills up while the tar is read.
+
+    Args:
+        stream: The program's standard error.
+        progress: Called with a message and a fraction between 0 and 1, None where it is not known.
+        output: Called with each line.
+
+    Attributes:
+        tail: The last lines.
+    """
+
+    def __init__(
+        self,
+        stream: IO[bytes],
+        progress: Callable[[str, float | None], None],
+        output: Callable[[str], None],
+    ) -> None:
+        super().__init__(name="mmdebstrap-log", daemon=True)
+        self.tail: collections.deque[str] = collections.deque(maxlen=1000)
+        self._stream = stream
+        self._progress = Progress(progress)
+        self._output = output
+        self.start()
+
+    def run(self) -> None:
+        """Read to the end."""
+        for raw in self._stream:
+            line = raw.decode(errors="replace").rstrip("\r\n")
+            self.tail.append(line)
+            self._output(line)
+            self._progress.take(line)
+
+
+class Progress:
+    """Turns apt's and dpkg's lines into messages and a fraction.
+
+    mmdebstrap runs apt twice: for the essential packages, taken as the first quarter, and for the rest.
+    In each, downloads are a fifth of the work, and unpacking and setting up are the remainder.
+
+    Args:
+        report: Called with a message and a fraction between 0 and 1, None where it is not known.
+    """
+
+    _PHASES = ((0.0, 0.25), (0.25, 0.7))
+    _DOWNLOADS = 0.2
+
+    def __init__(self, report: Callable[[str, float | None], None]) -> None:
+        self._report = report
+        self._phase = -1
+        self._expected = 0
+        self._fetched = 0
+        self._installed = 0
+
+    def take(self, line: str) -> None:
+        """Take one line of output."""
+        if found := re.match(r"\d+ upgraded, (\d+) newly installed", line):
+            self._phase = min(self._phase + 1, len(self._PHASES) - 1)
+            self._expected, self._fetched, self._installed = int(found[1]), 0, 0
+        elif found := re.match(r"Get:\d+ \S+ \S+ \S+ (\S+) \S+ \S+ \[", line):
+            self._fetched += 1
+            self._say(f"downloading {found[1]}")
+        elif found := re.match(r"(Unpacking|Setting up) ([^\s:]+)", line):
+            self._installed += 1
+            self._say(f"{found[1].lower()} {found[2]}")
+        elif found := re.match(r"I: running (apt-get update)", line):
+            self._report("reading the mirror's package lists", None)
+        elif line.startswith("I: creating tarball"):
+            self._report("reading the tree", 0.95)
+
+    def _say(self, message: str) -> None:
+        if not self._expected:
+            return
+        start, span = self._PHASES[self._phase]
+        if self._installed:
+            part = self._DOWNLOADS + (1 - self._DOWNLOADS) * self._installed / (2 * self._expected)
+        else:
+            part = self._DOWNLOADS * self._fetched / self._expected
+        self._report(message, start + span * min(part, 1.0))
