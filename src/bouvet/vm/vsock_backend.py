@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import errno
 import functools
-import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -20,10 +20,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
-from bouvet.errors import BouvetError
-from bouvet.formats.virtio.vsock import Connection
+from bouvet.errors import BouvetError, MachineError
+from bouvet.formats.virtio.vsock import BUFFER_SIZE, Connection
 from bouvet.formats.virtio.vsock_device import CAPACITY, VsockDevice
+from bouvet.vm.confinement import confine
 from bouvet.vm.vhost_session import SessionEnded, VhostSession
 
 _DIAL_LINE = re.compile(rb"CONNECT ([0-9]{1,10})\r?", re.IGNORECASE)
@@ -32,6 +34,9 @@ _MAX_PORT = 0xFFFFFFFE
 _ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _GONE = select.EPOLLHUP | select.EPOLLERR
 _EDGE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+
+_OTHER_DESCRIPTORS = 64
+_MEMORY = CAPACITY * BUFFER_SIZE + (96 << 20)
 
 Handler = Callable[[int], None]
 
@@ -107,7 +112,7 @@ class Backend:
         self._handlers[listener.fileno()] = self._on_caller
         self._epoll.register(listener, select.EPOLLIN | select.EPOLLET)
 
-    def run(self) -> None:
+    def run(self) -> NoReturn:
         """Serve until QEMU closes its end.
 
         Raises:
@@ -226,10 +231,14 @@ def _on_terminate(number: int, frame: FrameType | None) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Serve one machine until QEMU goes away; return the exit status."""
     guest_cid, front_end, listener, directory = map(int, arguments)
-    os.fchdir(directory)
     signal.signal(signal.SIGTERM, _on_terminate)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    backend = Backend(guest_cid, socket.socket(fileno=front_end), socket.socket(fileno=listener))
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    capacity = min(CAPACITY, hard_limit - _OTHER_DESCRIPTORS)
+    sockets = (socket.socket(fileno=front_end), socket.socket(fileno=listener))
+    backend = Backend(guest_cid, *sockets, capacity)
+    refused = confine(directory, descriptors=capacity + _OTHER_DESCRIPTORS, memory=_MEMORY)
+    if refused:
+        _log("running without " + ", ".join(refused))
     try:
         backend.run()
     except SessionEnded:
@@ -237,10 +246,12 @@ def main(arguments: Sequence[str]) -> int:
     except BouvetError as error:
         _log(error.message)
         return error.exit_code
+    except OSError as error:
+        _log(str(error))
+        return MachineError.exit_code
     finally:
         backend.close()
         Path("v.sock").unlink(missing_ok=True)
-    return 0
 
 
 if __name__ == "__main__":
