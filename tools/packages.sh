@@ -37,6 +37,12 @@ for group; do
         if [ "$(id -u)" != 0 ]; then
             need uidmap newuidmap newgidmap
         fi
+        # Packages of another architecture run their scripts under emulation.
+        if [ "${ARCH:-$(uname -m)}" != "$(uname -m)" ]; then
+            need arch-test arch-test
+            need qemu-user-static "qemu-$ARCH-static"
+            need binfmt-support update-binfmts
+        fi
         ;;
     test)
         need e2fsprogs e2fsck mke2fs debugfs dumpe2fs resize2fs
