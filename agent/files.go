@@ -167,6 +167,9 @@ func readRegular(path string, limit int) ([]byte, error) {
 // a regular one, its directory takes no new files as in /proc, or it is a mount point) it is written in
 // place.
 func replaceFile(path string, content []byte) error {
+	if path[len(path)-1] == '/' {
+		return &os.PathError{Op: "write", Path: path, Err: syscall.EISDIR}
+	}
 	if err := os.MkdirAll(filepath.Dir(path), newDirectoryMode); err != nil {
 		return err
 	}
@@ -175,9 +178,6 @@ func replaceFile(path string, content []byte) error {
 		// A link that leads nowhere is followed by the kernel, under its rules for links.
 		if _, err := os.Lstat(path); err == nil {
 			return writeInPlace(path, content)
-		}
-		if path[len(path)-1] == '/' {
-			return &os.PathError{Op: "write", Path: path, Err: syscall.EISDIR}
 		}
 		replaced, err := replaceByRename(path, content, nil)
 		if err != nil || replaced {

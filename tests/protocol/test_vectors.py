@@ -1,0 +1,138 @@
+"""The protocol's vectors, run against the real agent.
+
+A vector is a list of steps on one connection; README.md beside this file describes their form.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+GUEST_ONLY = "runtimes.json"
+"""Needs programs of the devbox image at its paths: a host's own are elsewhere or missing."""
+
+FILES = sorted(file for file in Path(__file__).parent.glob("*.json") if file.name != GUEST_ONLY)
+
+
+def _vectors() -> list[Any]:
+    return [
+        pytest.param(vector, id=f"{file.stem}: {vector['name']}")
+        for file in FILES
+        for vector in json.loads(file.read_text())["vectors"]
+    ]
+
+
+@pytest.mark.parametrize("vector", _vectors())
+def test_vector(vector: dict[str, Any], connection: Any, tmp_path: Path) -> None:
+    directory = tmp_path / "d"
+    directory.mkdir()
+    for step in vector["steps"]:
+        step = in_directory(step, str(directory))  # noqa: PLW2901
+        if "send" in step:
+            connection.send_line(json.dumps(expand(step["send"]), ensure_ascii=False).encode())
+        else:
+            connection.send_line(join(step["send_line"]))
+        if "expect" in step:
+            problem = difference(expand(step["expect"]), json.loads(connection.read_line()))
+            assert problem is None
+        elif "expect_line" in step:
+            assert connection.read_line() == join(step["expect_line"])
+
+
+def test_nothing_is_sent_unasked(connection: Any) -> None:
+    """Steps without an expectation rely on it: an answer to them would be taken for the next one's."""
+    connection.socket.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        connection.read_line()
+
+
+# --- The vectors' own language ------------------------------------------------------------------------
+
+
+def in_directory(value: Any, directory: str) -> Any:
+    """Replace `${directory}` in every string."""
+    if isinstance(value, str):
+        return value.replace("${directory}", directory)
+    if isinstance(value, list):
+        return [in_directory(item, directory) for item in value]
+    if isinstance(value, dict):
+        return {name: in_directory(item, directory) for name, item in value.items()}
+    return value
+
+
+def join(parts: list[Any]) -> bytes:
+    """Return the bytes that a list of parts stands for."""
+    pieces = []
+    for part in parts:
+        match part:
+            case str():
+                pieces.append(part.encode())
+            case {"repeat": text, "times": times}:
+                pieces.append(text.encode() * times)
+            case {"base64": text}:
+                pieces.append(base64.b64decode(text, validate=True))
+            case _:
+                raise ValueError(f"not a part: {part}")
+    return b"".join(pieces)
+
+
+def expand(value: Any) -> Any:
+    """Replace `{"$text": parts}` by the string that the parts stand for."""
+    match value:
+        case {"$text": parts}:
+            return join(parts).decode()
+        case dict():
+            return {name: expand(item) for name, item in value.items()}
+        case list():
+            return [expand(item) for item in value]
+    return value
+
+
+def difference(expected: Any, found: Any, where: str = "response") -> str | None:
+    """Say where a response first differs from what is expected; None if it does not."""
+    match expected:
+        case {"$regex": pattern}:
+            fits = isinstance(found, str) and re.search(pattern, found) is not None
+            return None if fits else f"{where} does not match {pattern!r}: {shorten(found)}"
+        case dict() if isinstance(found, dict):
+            if expected.keys() != found.keys():
+                return f"{where} has the members {sorted(found)}, not {sorted(expected)}: {shorten(found)}"
+            pairs = [(f"{where}.{name}", expected[name], found[name]) for name in expected]
+        case list() if isinstance(found, list):
+            if len(expected) != len(found):
+                return f"{where} has {len(found)} items, not {len(expected)}: {shorten(found)}"
+            pairs = [(f"{where}[{i}]", *pair) for i, pair in enumerate(zip(expected, found, strict=True))]
+        case _:
+            same = type(expected) is type(found) and expected == found
+            return None if same else f"{where} is {shorten(found)}, not {shorten(expected)}"
+    return next(filter(None, (difference(wanted, got, place) for place, wanted, got in pairs)), None)
+
+
+def shorten(value: Any) -> str:
+    """Return a value as text of a bearable length."""
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:200]}...{text[-80:]} ({len(text)} characters)"
+
+
+@pytest.mark.parametrize(
+    ("expected", "found"),
+    [
+        ({"a": 1}, {"a": 2}),
+        ({"a": 1}, {"a": 1, "b": 2}),
+        ({"a": 1}, {}),
+        ({"a": 1}, {"a": True}),
+        ({"a": 1}, {"a": 1.0}),
+        ([1], [1, 2]),
+        ([1], 1),
+        ({"$regex": "^x"}, "yx"),
+        ({"$regex": "1"}, 1),
+        (None, False),
+    ],
+)
+def test_a_difference_is_found(expected: Any, found: Any) -> None:
+    assert difference(expected, found) is not None
