@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 """Debian's name of each architecture."""
 
+_PREFERENCES = '"$1"/etc/apt/preferences.d/merged-usr'
+
 APT_SETTINGS = """\
 // The image is slim: what is installed later is what was asked for and what it depends on.
 APT::Install-Recommends "false";
@@ -137,11 +139,17 @@ def command(inputs: DebianInputs, settings: tuple[Path, Path], directories: _Dir
     staged, fetched = shlex.quote(str(directories.staged)), shlex.quote(str(directories.fetched))
     link = "find {} -name '*.deb' -exec cp --link --target-directory {} {{}} +"
     archives = '"$1"/var/cache/apt/archives'
-    settle = (
-        # The day an account was made differs between builds; without it, passwords do not expire.
-        r"""sed -i 's/^\([^:]*:[^:]*\):[0-9]*:/\1::/' "$1"/etc/shadow""",
+    setup = (
+        *_merge_usr(inputs.architecture),
+        f"mkdir -p {archives} && {link.format(staged, archives)}",
+    )
+    customize = (
+        link.format(archives, fetched),
+        f"rm {_PREFERENCES}",
         'mv "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/apt/apt.conf.d/90slim',
         'mv "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap "$1"/etc/dpkg/dpkg.cfg.d/90slim',
+        # The day an account was made differs between builds; without it, passwords do not expire.
+        r"""sed -i 's/^\([^:]*:[^:]*\):[0-9]*:/\1::/' "$1"/etc/shadow""",
     )
     return [
         process.find_tool("mmdebstrap"),
@@ -154,14 +162,26 @@ def command(inputs: DebianInputs, settings: tuple[Path, Path], directories: _Dir
         "--skip=output/dev,output/mknod,essential/unlink",
         f"--aptopt={apt}",
         f"--dpkgopt={dpkg}",
-        f"--setup-hook=mkdir -p {archives} && {link.format(staged, archives)}",
-        f"--customize-hook={link.format(archives, fetched)}",
-        *(f"--customize-hook={line}" for line in settle),
+        *(f"--setup-hook={line}" for line in setup),
+        *(f"--customize-hook={line}" for line in customize),
         *([f"--include={','.join(inputs.packages)}"] if inputs.packages else []),
         inputs.suite,
         "-",
         *sources(inputs),
     ]
+
+
+def _merge_usr(architecture: str) -> tuple[str, ...]:
+    """Return commands that make `/bin` and its like links into `/usr` from the start.
+
+    The package `usrmerge` would do it afterwards, and bring all of Perl for that; held back, apt takes
+    the alternative that only checks it.
+    """
+    names = "bin lib lib64 sbin" if architecture == "x86_64" else "bin lib sbin"
+    return (
+        f'for name in {names}; do mkdir -p "$1/usr/$name" && ln -s "usr/$name" "$1/$name"; done',
+        f"printf 'Package: usrmerge\\nPin: release *\\nPin-Priority: -1\\n' > {_PREFERENCES}",
+    )
 
 
 def _environment(temporary: Path) -> dict[str, str]:
