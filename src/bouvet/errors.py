@@ -108,3 +108,9 @@ class AgentError(BouvetError):
     """The guest's agent refused a request, answered nonsense, or the connection to it was lost."""
 
     exit_code = 11
+
+
+class KernelError(BouvetError):
+    """A kernel could not be fetched, is not what it should be, or cannot be used."""
+
+    exit_code = 12

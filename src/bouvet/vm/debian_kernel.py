@@ -1,0 +1,130 @@
+"""Debian's cloud kernel, taken out of its package without installing it.
+
+mmdebstrap sets up apt in a directory of its own, for any architecture and without privileges, with the
+mirror that Debian's layers come from; apt verifies the archive's signature and the package's digest.
+Nothing is installed: a hook asks apt for the package that the meta package names today.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bouvet import process
+from bouvet.errors import CommandFailed, KernelError
+
+DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""Debian's name of each architecture."""
+
+DOWNLOAD_SECONDS = 900
+
+_HOOK = """\
+#!/bin/sh
+set -eu
+cd {directory}
+export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+apt-cache depends {meta} | sed -n 's/^ *Depends: \\(linux-image-.*\\)$/\\1/p' >name
+test -s name
+apt-cache show --no-all-versions "$(cat name)" | sed -n 's/^SHA256: //p' >digest
+test -s digest
+test -e {kernels}/"$(cat digest)" || apt-get download "$(cat name)"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DebianKernel:
+    """Debian's cloud kernel: the newest of a suite, security updates included.
+
+    Attributes:
+        architecture: `x86_64` or `aarch64`.
+        suite: Debian's release, for example `bookworm`.
+        sources: mmdebstrap's MIRROR arguments; none for its own default.
+    """
+
+    architecture: str
+    suite: str = "bookworm"
+    sources: tuple[str, ...] = ()
+
+
+def download_package(
+    source: DebianKernel, directory: Path, kernels: Path, on_line: Callable[[str], None]
+) -> tuple[str, Path | None]:
+    """Download the newest cloud kernel's package unless the cache has it.
+
+    Args:
+        source: Which one.
+        directory: An empty directory to work in.
+        kernels: The cache: a package whose digest is the name of something in it is not downloaded.
+        on_line: Called with each line that the tools print.
+
+    Returns:
+        The package's SHA-256 in hexadecimal, and its file, None if it was not downloaded.
+
+    Raises:
+        KernelError: The archive cannot be read, or has no such kernel.
+        ToolMissing: mmdebstrap is not installed.
+    """
+    debian = DEBIAN_ARCHITECTURES[source.architecture]
+    hook = directory / "hook"
+    hook.write_text(
+        _HOOK.format(
+            directory=shlex.quote(str(directory)),
+            kernels=shlex.quote(str(kernels)),
+            meta=f"linux-image-cloud-{debian}",
+        )
+    )
+    hook.chmod(0o700)
+    argv = [
+        process.find_tool("mmdebstrap"),
+        "--mode=chrootless",
+        "--variant=extract",
+        "--format=null",
+        f"--architectures={debian}",
+        "--skip=check/qemu",
+        f"--extract-hook={hook}",
+        source.suite,
+        "/dev/null",
+        *source.sources,
+    ]
+    temporary = directory / "apt"
+    temporary.mkdir()
+    environment = process.clean_environment({"TMPDIR": str(temporary)}, network=True)
+    environment.pop("APT_CONFIG", None)
+    try:
+        process.run(argv, env=environment, timeout=DOWNLOAD_SECONDS, on_line=on_line)
+    except CommandFailed as error:
+        raise KernelError(
+            f"Debian's kernel for {source.architecture} could not be downloaded",
+            hint="check the network, the proxy settings (http_proxy) and the mirror",
+            details=error.details,
+        ) from error
+    digest = (directory / "digest").read_text().strip()
+    return digest, next(directory.glob("*.deb"), None)
+
+
+def unpack_package(package: Path, directory: Path) -> tuple[Path, Path]:
+    """Unpack a kernel's package and index its modules.
+
+    Args:
+        package: The `.deb`.
+        directory: A new directory for its files.
+
+    Returns:
+        The kernel's image, and its modules' directory (`lib/modules/<release>`).
+
+    Raises:
+        KernelError: The package holds something else.
+        CommandFailed: It is damaged.
+        ToolMissing: dpkg-deb or depmod is not installed.
+    """
+    depmod = process.find_tool("depmod", package="kmod")
+    process.run([process.find_tool("dpkg-deb", package="dpkg"), "--extract", str(package), str(directory)])
+    images = list(directory.glob("boot/vmlinuz-*"))
+    modules = list(directory.glob("lib/modules/*"))
+    if len(images) != 1 or [path.name for path in modules] != [images[0].name.removeprefix("vmlinuz-")]:
+        raise KernelError(f"{package.name} does not hold one kernel and its modules")
+    # The package leaves the index to its installation.
+    process.run([depmod, "--basedir", str(directory), modules[0].name])
+    return images[0], modules[0]
