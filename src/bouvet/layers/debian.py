@@ -158,8 +158,8 @@ def command(inputs: DebianInputs, settings: tuple[Path, Path], directories: _Dir
         "--format=tar",
         "--verbose",
         f"--architectures={DEBIAN_ARCHITECTURES[inputs.architecture]}",
-        # Device nodes are the kernel's; essential packages are collected with the others.
-        "--skip=output/dev,output/mknod,essential/unlink",
+        # Essential packages are collected with the others.
+        "--skip=essential/unlink",
         f"--aptopt={apt}",
         f"--dpkgopt={dpkg}",
         *(f"--setup-hook={line}" for line in setup),
