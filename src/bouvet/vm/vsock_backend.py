@@ -103,7 +103,6 @@ class Backend:
         self._listener = listener
         self._callers_wait = True
         self._dialling: set[socket.socket] = set()
-        self._capacity = capacity
         self._device = VsockDevice(guest_cid, self, capacity)
         self._session = VhostSession(front_end, self._device, guest_cid, self._watch_kick, self._unwatch)
         listener.setblocking(False)
@@ -126,9 +125,9 @@ class Backend:
                 handler = handlers.get(descriptor)
                 if handler is not None:
                     handler(events)
+            device.process()
             if self._callers_wait:
                 self._take_callers()
-            device.process()
 
     def close(self) -> None:
         """Close everything; the device is not used any more."""
@@ -174,7 +173,7 @@ class Backend:
 
     def _take_callers(self) -> None:
         """Accept host programs as long as there are places for their connections."""
-        while len(self._dialling) + len(self._device) < self._capacity and not self._device.full:
+        while len(self._dialling) < self._device.places:
             try:
                 caller, _ = self._listener.accept()
             except BlockingIOError:
@@ -203,7 +202,7 @@ class Backend:
         self._dialling.remove(caller)
         match = _DIAL_LINE.fullmatch(line) if newline else None
         port = int(match[1]) if match else _MAX_PORT + 1
-        if port > _MAX_PORT or not self._device.running or self._device.full:
+        if port > _MAX_PORT or not self._device.running or self._device.places < 1:
             self.close_socket(caller)
             return
         caller.recv(len(line) + len(newline))

@@ -105,9 +105,9 @@ class VsockDevice:
         )
 
     @property
-    def full(self) -> bool:
-        """Whether `open` must not be called now."""
-        return self._table.full or len(self._resets) >= MAX_RESETS
+    def places(self) -> int:
+        """How many times `open` may be called now."""
+        return self._table.places if len(self._resets) < MAX_RESETS else 0
 
     def start(self, receive: Virtqueue, transmit: Virtqueue) -> None:
         """Begin, or go on after `stop`, with the driver's queues; connections are as they were."""
@@ -247,7 +247,7 @@ class VsockDevice:
         if existing is not None:
             self._reset(existing)
             return
-        endpoint = None if self._table.full_for_guest else self._host.connect(header.destination_port)
+        endpoint = self._host.connect(header.destination_port) if self._table.places_for_guest > 0 else None
         if endpoint is None:
             self._refuse(header)
             return

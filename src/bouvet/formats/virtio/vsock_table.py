@@ -37,14 +37,14 @@ class ConnectionTable:
         return iter(list(self._by_ports.values()))
 
     @property
-    def full(self) -> bool:
-        """Whether all places are taken by connections that are still of use to somebody."""
-        return len(self) - len(self._closing) >= self._capacity
+    def places(self) -> int:
+        """How many connections could be added: those that are of no use to anybody give theirs up."""
+        return self._capacity - len(self) + len(self._closing)
 
     @property
-    def full_for_guest(self) -> bool:
-        """Whether the guest may open no more."""
-        return self.full or self._guest_opened >= self._capacity // 2
+    def places_for_guest(self) -> int:
+        """How many of them the guest may add."""
+        return min(self.places, self._capacity // 2 - self._guest_opened)
 
     def find(self, host_port: int, guest_port: int) -> Connection | None:
         """Return the connection between two ports."""
