@@ -1,0 +1,153 @@
+"""QEMU's command line for a small machine: the smallest set of devices that boots an image."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from bouvet.vm.machine import Accelerator, MachineConfig
+from bouvet.vm.tsc import host_tsc_khz
+
+PROGRAMS = {
+    "x86_64": ("qemu-system-x86_64", "qemu-system-x86"),
+    "aarch64": ("qemu-system-aarch64", "qemu-system-arm"),
+}
+"""QEMU's program for each guest architecture, and Debian's package of it."""
+
+_MACHINES = {
+    # Without ACPI the kernel would need its command line to find the devices; without legacy=off, vsock
+    # would not be a virtio 1.0 device.
+    "x86_64": ("microvm,memory-backend=memory,rtc=on,pcie=off", "virtio-mmio.force-legacy=false"),
+    "aarch64": ("virt,memory-backend=memory,gic-version=max", "virtio-mmio.force-legacy=false"),
+}
+_CONSOLES = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
+_NO_KEYBOARD = ("i8042.noaux", "i8042.nomux", "i8042.nopnp", "i8042.dumbkbd")
+"""The kernel looks for a keyboard controller that is not there, for half a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """The open files that QEMU inherits.
+
+    Attributes:
+        kernel: The kernel's image.
+        initramfs: The initial file system.
+        image: The root disk's image, read-only.
+        overlay: The qcow2 file for what is written to it.
+        modules: The disk of kernel modules, read-only, or None.
+        console: A stream socket: the serial console.
+        vsock: A stream socket to the vsock backend.
+    """
+
+    kernel: int
+    initramfs: int
+    image: int
+    overlay: int
+    modules: int | None
+    console: int
+    vsock: int
+
+    def all(self) -> tuple[int, ...]:
+        """Return those that there are."""
+        every = (
+            self.kernel,
+            self.initramfs,
+            self.image,
+            self.overlay,
+            self.modules,
+            self.console,
+            self.vsock,
+        )
+        return tuple(descriptor for descriptor in every if descriptor is not None)
+
+
+def command_line(config: MachineConfig, program: str, files: Descriptors) -> list[str]:
+    """Return the command line that runs a machine.
+
+    Args:
+        config: The machine.
+        program: QEMU's path.
+        files: The descriptors that the process inherits, under the same numbers.
+    """
+    memory = f"{config.memory >> 20}M"
+    argv = [
+        *base_command(config.kernel.architecture, program, config.accelerator),
+        *("-smp", str(config.cpus), "-m", memory),
+        # vhost-user maps the guest's memory: without share=on the machine boots and its vsock is dead.
+        *("-object", f"memory-backend-memfd,id=memory,size={memory},share=on"),
+        *("-kernel", f"/proc/self/fd/{files.kernel}", "-initrd", f"/proc/self/fd/{files.initramfs}"),
+        *("-append", kernel_command_line(config)),
+        *("-chardev", f"socket,id=console,fd={files.console}", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=vsock,fd={files.vsock}"),
+        *("-device", "vhost-user-vsock-device,chardev=vsock"),
+        *_disks(files),
+    ]
+    if config.network:
+        argv += ["-netdev", "user,id=network", "-device", "virtio-net-device,netdev=network"]
+    return argv
+
+
+def base_command(architecture: str, program: str, accelerator: Accelerator) -> list[str]:
+    """Return what every QEMU of ours is started with: a bare machine and QEMU's own sandbox."""
+    machine, setting = _MACHINES[architecture]
+    return [
+        program,
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        *("-accel", accelerator.value, "-cpu", _processor(architecture, accelerator)),
+        *("-machine", machine, "-global", setting),
+    ]
+
+
+def kernel_command_line(config: MachineConfig) -> str:
+    """Return the kernel's command line."""
+    architecture = config.kernel.architecture
+    words = [f"console={_CONSOLES[architecture]}", "quiet", "reboot=t", "panic=-1"]
+    if architecture == "x86_64":
+        words += _NO_KEYBOARD
+        if config.accelerator is Accelerator.TCG and (rate := host_tsc_khz()) is not None:
+            words.append(f"tsc_early_khz={rate}")
+    return " ".join([*words, *config.kernel_arguments])
+
+
+def _processor(architecture: str, accelerator: Accelerator) -> str:
+    if accelerator is Accelerator.KVM:
+        return "host"
+    # QEMU 7.2 emulates cmpxchg16b wrongly: newer kernels fault.
+    return "max,cx16=off" if architecture == "x86_64" else "max"
+
+
+def _disks(files: Descriptors) -> list[str]:
+    """Return the options for the disks.
+
+    What the guest writes is thrown away with it, so its wishes to have it on stable storage are not
+    passed on. A full disk is reported to the guest: by default QEMU would stop it, without a word.
+    """
+    argv = ["-add-fd", f"fd={files.image},set=1", "-add-fd", f"fd={files.overlay},set=2"]
+    disks: list[tuple[str, dict[str, object]]] = [
+        (
+            "root",
+            {
+                "driver": "qcow2",
+                "discard": "unmap",
+                "cache": {"no-flush": True},
+                "file": _file(2, read_only=False),
+                "backing": {"driver": "raw", "read-only": True, "file": _file(1, read_only=True)},
+            },
+        )
+    ]
+    if files.modules is not None:
+        argv += ["-add-fd", f"fd={files.modules},set=3"]
+        disks.append(("modules", {"driver": "raw", "read-only": True, "file": _file(3, read_only=True)}))
+    for name, options in disks:
+        argv += ["-blockdev", json.dumps({"node-name": name, **options})]
+        argv += ["-device", _disk_device(name)]
+    return argv
+
+
+def _disk_device(name: str) -> str:
+    return f"virtio-blk-device,drive={name},werror=report,rerror=report"
+
+
+def _file(fd_set: int, *, read_only: bool) -> dict[str, object]:
+    return {"driver": "file", "filename": f"/dev/fdset/{fd_set}", "read-only": read_only, "discard": "unmap"}
