@@ -60,6 +60,7 @@ func (c *connection) serve() {
 		})
 		open = open && err == nil
 	}
+	splitter.release()
 	c.calls.Wait()
 	c.file.Close()
 }

@@ -28,7 +28,7 @@ func surroundings() (directory string, environment []string) {
 		"RUSTUP_HOME": "/usr/local/rustup",
 		"CARGO_HOME":  "/usr/local/cargo",
 	}
-	for name, value := range environmentFileVariables() {
+	for name, value := range readEnvironment(environmentFile) {
 		variables[name] = value
 	}
 	variables["HOME"], variables["USER"], variables["LOGNAME"] = user.home, user.name, user.name
@@ -42,10 +42,10 @@ func surroundings() (directory string, environment []string) {
 	return user.home, environment
 }
 
-// environmentFileVariables reads NAME=value lines; a value may stand in quotes, a line may be a
-// comment or begin with "export".
-func environmentFileVariables() map[string]string {
-	content, err := readRegular(environmentFile, environmentFileLimit)
+// readEnvironment reads NAME=value lines; a value may stand in quotes, a line may be a comment or begin
+// with "export".
+func readEnvironment(path string) map[string]string {
+	content, err := readRegular(path, environmentFileLimit)
 	if err != nil {
 		return nil
 	}

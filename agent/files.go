@@ -173,35 +173,58 @@ func replaceFile(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), newDirectoryMode); err != nil {
 		return err
 	}
-	fd, err := openAgain(path, pathOnly, 0)
-	if err == syscall.ENOENT {
-		// A link that leads nowhere is followed by the kernel, under its rules for links.
-		if _, err := os.Lstat(path); err == nil {
-			return writeInPlace(path, content)
-		}
-		replaced, err := replaceByRename(path, content, nil)
+	name, old, err := "", (*syscall.Stat_t)(nil), errReplaced
+	for look := 0; err == errReplaced && look < replaceableLooks; look++ {
+		name, old, err = replaceable(path)
+	}
+	if err != nil && err != errReplaced {
+		return err
+	}
+	if name != "" {
+		replaced, err := replaceByRename(name, content, old)
 		if err != nil || replaced {
 			return err
 		}
-		return writeInPlace(path, content)
-	}
-	if err != nil {
-		return &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	defer syscall.Close(fd)
-	var status syscall.Stat_t
-	if err := syscall.Fstat(fd, &status); err != nil {
-		return &os.PathError{Op: "stat", Path: path, Err: err}
-	}
-	if status.Mode&syscall.S_IFMT == syscall.S_IFREG {
-		if target, err := os.Readlink(descriptorPath(fd)); err == nil {
-			replaced, err := replaceByRename(target, content, &status)
-			if err != nil || replaced {
-				return err
-			}
-		}
 	}
 	return writeInPlace(path, content)
+}
+
+// replaceableLooks is how often a file that others keep replacing is looked at, before it is written in
+// place.
+const replaceableLooks = 100
+
+var errReplaced = errors.New("replaced or removed since it was opened")
+
+// replaceable returns the name of the file that a path leads to, and what it is now, nil if there is
+// none. Without a name it can only be written in place.
+func replaceable(path string) (string, *syscall.Stat_t, error) {
+	// The kernel follows the links, under its rules for links in directories that all may write to.
+	fd, err := openAgain(path, pathOnly, 0)
+	if err == syscall.ENOENT {
+		if _, err := os.Lstat(path); err == nil {
+			return "", nil, nil // a link that leads nowhere: opening makes the file
+		}
+		return path, nil, nil
+	}
+	if err != nil {
+		return "", nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer syscall.Close(fd)
+	var status, named syscall.Stat_t
+	if err := syscall.Fstat(fd, &status); err != nil {
+		return "", nil, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if status.Mode&syscall.S_IFMT != syscall.S_IFREG {
+		return "", nil, nil
+	}
+	name, err := os.Readlink(descriptorPath(fd))
+	if err != nil {
+		return "", nil, nil
+	}
+	if syscall.Lstat(name, &named) != nil || named.Dev != status.Dev || named.Ino != status.Ino {
+		return "", nil, errReplaced
+	}
+	return name, &status, nil
 }
 
 var temporaryFiles atomic.Uint32

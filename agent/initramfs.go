@@ -209,12 +209,12 @@ func mountModules(config bootConfig) error {
 		return err
 	}
 	modules := filepath.Join("lib/modules", config.release)
-	target, err := openInRoot(modules)
+	target, err := openInRoot(newRoot, modules)
 	if err == syscall.ENOENT {
 		if err := coverModules(config.release); err != nil {
 			return err
 		}
-		target, err = openInRoot(modules)
+		target, err = openInRoot(newRoot, modules)
 	}
 	if err != nil {
 		return &os.PathError{Op: "open", Path: modules, Err: err}
@@ -230,7 +230,7 @@ func mountModules(config bootConfig) error {
 
 func coverModules(release string) error {
 	const parent = "lib/modules"
-	lower, err := openInRoot(parent)
+	lower, err := openInRoot(newRoot, parent)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: parent, Err: err}
 	}
@@ -239,7 +239,7 @@ func coverModules(release string) error {
 	if err := syscall.Mount("tmpfs", descriptorPath(lower), "tmpfs", flags, "mode=0755,size=64k"); err != nil {
 		return &os.PathError{Op: "mount a tmpfs on", Path: parent, Err: err}
 	}
-	cover, err := openInRoot(parent)
+	cover, err := openInRoot(newRoot, parent)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: parent, Err: err}
 	}
@@ -254,10 +254,10 @@ type openHow struct {
 
 const _ = -(unsafe.Sizeof(openHow{}) ^ 24) // its size; anything else does not compile
 
-// openInRoot opens a directory of the new root, for use as a path only. The image decides what its
+// openInRoot opens a directory below another, for use as a path only. What is there decides what its
 // links say, but none leads out of it.
-func openInRoot(path string) (int, error) {
-	root, err := openAgain(newRoot, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
+func openInRoot(directory, path string) (int, error) {
+	root, err := openAgain(directory, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
 	if err != nil {
 		return -1, err
 	}

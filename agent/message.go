@@ -5,7 +5,9 @@ import (
 	"encoding/json/jsontext"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
+	"unsafe"
 )
 
 // The error codes of JSON-RPC 2.0, section 5.1.
@@ -149,8 +151,9 @@ func asText(value jsontext.Value, into *string) bool {
 	if value.Kind() != '"' {
 		return false
 	}
-	text, err := jsontext.AppendUnquote(nil, value)
-	*into = string(text)
+	text, err := jsontext.AppendUnquote(make([]byte, 0, len(value)), value)
+	// Nothing else has these bytes: a copy of a large content would double its memory.
+	*into = unsafe.String(unsafe.SliceData(text), len(text))
 	return err == nil
 }
 
@@ -237,7 +240,7 @@ func (o object) name(name string) object {
 
 // text adds a string. Invalid UTF-8 is replaced by U+FFFD.
 func (o object) text(name string, value []byte) object {
-	quoted, _ := jsontext.AppendQuote(o.name(name), value)
+	quoted, _ := jsontext.AppendQuote(slices.Grow(o.name(name), len(value)+len(`"",`)), value)
 	return quoted
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import platform
+import resource
 import signal
 import socket
 import subprocess
@@ -85,6 +86,11 @@ class Agent:
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(SECONDS)
+
+    def memory(self) -> int:
+        """Bytes that it has resident now."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * resource.getpagesize()
 
     def memory_peak(self) -> int:
         """The most bytes it has ever had resident."""
