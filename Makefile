@@ -74,7 +74,7 @@ format: $(ENVIRONMENT)
 bench: test-packages $(ENVIRONMENT) $(AGENT)
 	@for script in bench/*.py; do echo "== $$script"; .venv/bin/python "$$script" || exit 1; done
 
-## lock          pin every Python package anew in requirements.lock
+## lock          pin what pyproject.toml asks for in requirements.lock
 lock:
 	@tools/lock.sh
 
