@@ -50,13 +50,13 @@ def make(inputs: DebianInputs, workshop: Workshop, layer: LayerWriter) -> None:
         ToolMissing: mmdebstrap or a tool it needs is not installed.
     """
     namespaces = mmdebstrap.enter_namespaces()
-    directories = _Directories(workshop.scratch)
+    directories = Directories(workshop.scratch)
     kept = debian_archives.stage(workshop.downloads, directories.staged)
     workshop.progress(f"{kept} packages are already here" if kept else "downloading everything", 0.0)
     argv = [*namespaces, *command(inputs, directories.write_settings(inputs), directories)]
     settling = Settling(int(time.time()) * 1_000_000_000)
     try:
-        with process.start(argv, env=_environment(directories.tree), cwd=workshop.scratch) as child:
+        with process.start(argv, env=build_environment(directories.tree), cwd=workshop.scratch) as child:
             assert child.stdout is not None
             assert child.stderr is not None
             log = mmdebstrap.Log(child.stderr, workshop.progress, workshop.output)
@@ -73,7 +73,7 @@ def make(inputs: DebianInputs, workshop: Workshop, layer: LayerWriter) -> None:
         _remove(directories.tree, namespaces)
 
 
-class _Directories:
+class Directories:
     """The build's directories in its scratch space.
 
     Attributes:
@@ -133,7 +133,7 @@ def sources(inputs: DebianInputs) -> list[str]:
     ]
 
 
-def command(inputs: DebianInputs, settings: tuple[Path, Path], directories: _Directories) -> list[str]:
+def command(inputs: DebianInputs, settings: tuple[Path, Path], directories: Directories) -> list[str]:
     """Return mmdebstrap's command line; the tree's tar comes on standard output."""
     apt, dpkg = settings
     staged, fetched = shlex.quote(str(directories.staged)), shlex.quote(str(directories.fetched))
@@ -184,7 +184,7 @@ def _merge_usr(architecture: str) -> tuple[str, ...]:
     )
 
 
-def _environment(temporary: Path) -> dict[str, str]:
+def build_environment(temporary: Path) -> dict[str, str]:
     """Return what mmdebstrap and the packages' scripts see: nothing of the user but the network settings.
 
     apt's own configuration file is left out as well: mmdebstrap has one, and two would be half in force.

@@ -1,0 +1,235 @@
+"""A layer's bytes: one file in which each regular file's content lies aligned, in the order it came.
+
+Zero blocks are left out, as holes of their file. Content starts at a multiple of 4096 bytes, so that an
+image's data area is a layer's blob in a few large pieces. Each mebibyte has a CRC-32C, checked whenever
+the mebibyte is read.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import IO, TYPE_CHECKING
+
+import google_crc32c
+
+from bouvet.errors import LayerCorrupt
+from bouvet.formats.tree import BLOCK, Inode, Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+CHUNK = 1 << 20
+"""Bytes that share a checksum."""
+
+_ZEROS = bytes(BLOCK)
+
+
+class BlobSource:
+    """A byte source over a committed blob: every chunk is checked before its bytes are used.
+
+    Args:
+        path: The blob's file.
+        size: Its size in bytes.
+        checksums: The CRC-32C of each chunk, in order.
+        digest: The layer's digest, for the error that makes the pipeline evict it.
+    """
+
+    def __init__(self, path: Path, size: int, checksums: Sequence[int], digest: str) -> None:
+        self._path = path
+        self._size = size
+        self._checksums = checksums
+        self._digest = digest
+        self._descriptor = -1
+        self._lock = threading.Lock()
+        self._kept = (-1, b"")
+
+    def close(self) -> None:
+        """Close the file; it is opened again when it is needed."""
+        with self._lock:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+            self._kept = (-1, b"")
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes from `offset`.
+
+        Raises:
+            LayerCorrupt: The bytes are missing or not what they were when they were committed.
+        """
+        pieces = []
+        for index, start, stop in _chunks(offset, length):
+            pieces.append(self._chunk(index)[start:stop])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def copy(self, offset: int, length: int, target: int, target_offset: int) -> None:
+        """Copy exactly `length` bytes from `offset` to `target_offset` of the descriptor `target`.
+
+        Raises:
+            LayerCorrupt: The bytes are missing or not what they were when they were committed.
+            OSError: The target cannot be written.
+        """
+        for index, start, stop in _chunks(offset, length):
+            view = memoryview(self._chunk(index))[start:stop]
+            while view:
+                written = os.pwrite(target, view, target_offset)
+                view, target_offset = view[written:], target_offset + written
+
+    def _chunk(self, index: int) -> bytes:
+        """Return a whole chunk, checked; the last one asked for is kept."""
+        with self._lock:
+            kept, chunk = self._kept
+            if kept == index:
+                return chunk
+            if self._descriptor < 0:
+                self._descriptor = self._open()
+            size = min(CHUNK, self._size - index * CHUNK)
+            chunk = os.pread(self._descriptor, size, index * CHUNK)
+            if len(chunk) != size or google_crc32c.value(chunk) != self._checksums[index]:
+                raise self._corrupt(f"chunk {index} of {self._path} is damaged")
+            self._kept = (index, chunk)
+            return chunk
+
+    def _open(self) -> int:
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise self._corrupt(f"{self._path} is missing") from None
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        return descriptor
+
+    def _corrupt(self, what: str) -> LayerCorrupt:
+        return LayerCorrupt(f"a cached layer is corrupt: {what}", digest=self._digest)
+
+
+class BlobWriter:
+    """Writes a blob from its start to its end.
+
+    What was written can be read back while the blob grows: it is the source of the segments it returns.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._pending = bytearray()
+        self._flushed = 0
+        self.checksums: list[int] = []
+
+    @property
+    def size(self) -> int:
+        """Bytes so far."""
+        return self._flushed + len(self._pending)
+
+    def add_stream(self, stream: IO[bytes], size: int) -> tuple[Segment, ...]:
+        """Append a file's content read from a stream.
+
+        Raises:
+            EOFError: The stream ended before `size` bytes.
+        """
+        segments: list[Segment] = []
+        offset = 0
+        while offset < size:
+            piece = stream.read(min(CHUNK, size - offset))
+            while len(piece) % BLOCK and offset + len(piece) < size:
+                more = stream.read(min(BLOCK - len(piece) % BLOCK, size - offset - len(piece)))
+                if not more:
+                    break
+                piece += more
+            if not piece:
+                raise EOFError(f"{size - offset} bytes are missing")
+            self._add_piece(piece, offset, segments)
+            offset += len(piece)
+        return tuple(segments)
+
+    def add_inode(self, inode: Inode) -> tuple[Segment, ...]:
+        """Append a regular file's content, read from its own segments."""
+        segments: list[Segment] = []
+        for run in inode.segments:
+            for start in range(0, run.length, CHUNK):
+                length = min(CHUNK, run.length - start)
+                piece = run.source.read(run.source_offset + start, length)
+                self._add_piece(piece, run.file_offset + start, segments)
+        return tuple(segments)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset`, both of a segment that was returned."""
+        self._flush(everything=False)
+        if offset >= self._flushed:
+            start = offset - self._flushed
+            return bytes(self._pending[start : start + length])
+        head = os.pread(self._descriptor, min(length, self._flushed - offset), offset)
+        return head + bytes(self._pending[: length - len(head)])
+
+    def copy(self, offset: int, length: int, target: int, target_offset: int) -> None:
+        """Write `length` bytes from `offset` to the descriptor `target` at `target_offset`."""
+        view = memoryview(self.read(offset, length))
+        while view:
+            written = os.pwrite(target, view, target_offset)
+            view, target_offset = view[written:], target_offset + written
+
+    def finish(self) -> None:
+        """Write what is left and close the file."""
+        self._flush(everything=True)
+        self.close()
+
+    def close(self) -> None:
+        """Close the file as it is."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _add_piece(self, piece: bytes, file_offset: int, segments: list[Segment]) -> None:
+        """Append the runs of a piece that are not zero; only a file's last piece may end unaligned."""
+        for start, stop in _data_runs(piece):
+            source_offset = self.size
+            self._pending += memoryview(piece)[start:stop]
+            last = segments[-1] if segments else None
+            if (
+                last is not None
+                and last.file_offset + last.length == file_offset + start
+                and last.source_offset + last.length == source_offset
+            ):
+                segments[-1] = Segment(last.file_offset, last.length + stop - start, self, last.source_offset)
+            else:
+                segments.append(Segment(file_offset + start, stop - start, self, source_offset))
+            self._pending += bytes(-len(self._pending) % BLOCK)
+        if len(self._pending) >= CHUNK:
+            self._flush(everything=False)
+
+    def _flush(self, *, everything: bool) -> None:
+        while len(self._pending) >= CHUNK or (everything and self._pending):
+            chunk = bytes(self._pending[:CHUNK])
+            view = memoryview(chunk)
+            while view:
+                written = os.pwrite(self._descriptor, view, self._flushed + len(chunk) - len(view))
+                view = view[written:]
+            self.checksums.append(google_crc32c.value(chunk))
+            self._flushed += len(chunk)
+            del self._pending[:CHUNK]
+
+
+def _chunks(offset: int, length: int) -> list[tuple[int, int, int]]:
+    """Return, for each chunk that a range touches, its index and the range's start and stop in it."""
+    first, last = offset // CHUNK, (offset + length - 1) // CHUNK
+    return [
+        (index, max(0, offset - index * CHUNK), min(CHUNK, offset + length - index * CHUNK))
+        for index in range(first, last + 1)
+    ]
+
+
+def _data_runs(piece: bytes) -> list[tuple[int, int]]:
+    """Return the runs of blocks that are not all zeros, as start and stop."""
+    # Most content has no zero block at all; one search in C says so.
+    if _ZEROS not in piece and piece.strip(b"\0"):
+        return [(0, len(piece))]
+    runs: list[tuple[int, int]] = []
+    for start in range(0, len(piece), BLOCK):
+        block = piece[start : start + BLOCK]
+        if block == _ZEROS[: len(block)]:
+            continue
+        if runs and runs[-1][1] == start:
+            runs[-1] = (runs[-1][0], start + len(block))
+        else:
+            runs.append((start, start + len(block)))
+    return runs
