@@ -148,9 +148,9 @@ class KernelCache:
             except FileNotFoundError:
                 return None
             return self._read(digest) if _DIGEST.fullmatch(digest) else None
-        return self._read(
-            source.sha256 or _file_digest(source.path) if isinstance(source, FileKernel) else source.sha256
-        )
+        if isinstance(source, FileKernel):
+            return self._read(source.sha256 or _file_digest(source.path))
+        return self._read(source.sha256)
 
     def get(self, source: KernelSource, *, listener: Listener = ignore) -> Kernel:
         """Return the kernel, fetched only if it is not cached.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from bouvet.vm.kernel import Kernel
 from bouvet.vm.machine import Accelerator, MachineConfig
 from bouvet.vm.tsc import host_tsc_khz
 
@@ -99,14 +100,26 @@ def base_command(architecture: str, program: str, accelerator: Accelerator) -> l
     ]
 
 
+def probe_command(kernel: Kernel, program: str) -> list[str]:
+    """Return the command line that boots a kernel with KVM and without a disk, its console on stdout."""
+    return [
+        *base_command(kernel.architecture, program, Accelerator.KVM),
+        *("-m", "256M", "-object", "memory-backend-memfd,id=memory,size=256M,share=on"),
+        *("-kernel", str(kernel.image), "-serial", "stdio"),
+        *("-append", f"console={_CONSOLES[kernel.architecture]} quiet reboot=t panic=-1 pci=off"),
+    ]
+
+
 def kernel_command_line(config: MachineConfig) -> str:
     """Return the kernel's command line."""
     architecture = config.kernel.architecture
     words = [f"console={_CONSOLES[architecture]}", "quiet", "reboot=t", "panic=-1"]
     if architecture == "x86_64":
-        words += _NO_KEYBOARD
+        words += ["pci=off", *_NO_KEYBOARD]
         if config.accelerator is Accelerator.TCG and (rate := host_tsc_khz()) is not None:
-            words.append(f"tsc_early_khz={rate}")
+            # A busy host delays the timer interrupts that the kernel would check the counter against:
+            # it would take the counter for broken, and count time by the interrupts that it misses.
+            words += [f"tsc_early_khz={rate}", "tsc=reliable"]
     return " ".join([*words, *config.kernel_arguments])
 
 
