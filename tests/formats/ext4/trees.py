@@ -5,8 +5,11 @@ from __future__ import annotations
 import random
 import stat
 import struct
+from collections.abc import Callable
 
 from bouvet.formats.tree import FileTree, Inode, MemorySource, Segment, directory, regular_file, symlink
+
+MakeTree = Callable[[], FileTree]
 
 SECOND = 1_000_000_000
 BLOCK = 4096

@@ -80,11 +80,16 @@ class Allocator:
     Args:
         descriptors: Descriptor blocks in use, which is what a backup's size depends on.
         position: The first block to hand out; by default the one behind the first group's head.
+
+    Attributes:
+        position: The block behind the last one handed out.
+        gaps: How many blocks before it were left free.
     """
 
     def __init__(self, descriptors: int, position: int | None = None) -> None:
         self._head = head_blocks(descriptors)
         self.position = self._head if position is None else position
+        self.gaps = 0
         self._limit = self._next_backup(self.position)
 
     def take(self, count: int) -> list[Run]:
@@ -106,6 +111,7 @@ class Allocator:
     def take_contiguous(self, count: int) -> Run:
         """Take `count` neighbouring blocks, leaving a gap before a backup that would split them."""
         while self._limit - self.position < count:
+            self.gaps += self._limit - self.position
             self.position = self._limit
             self._skip()
         run = Run(self.position, count)

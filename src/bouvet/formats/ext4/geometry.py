@@ -153,7 +153,7 @@ def _place(demand: Demand, groups: int, free: int, blocks: int | None = None) ->
     last = groups - 1
     least = last * BLOCKS_PER_GROUP + (head_blocks(descriptors) if has_backup(last) else 0) + 1
     if blocks is None:
-        allocator.take(blocks_for(free))
+        allocator.take(max(blocks_for(free) - allocator.gaps, 0))
         blocks = max(allocator.position, least)
     elif blocks < max(end, least):
         return None

@@ -46,11 +46,11 @@ class Node:
 
     inode: Inode
     path: bytes
-    parent: Node | None = None
+    parent: Node | None = field(default=None, repr=False)
     number: int = 0
     links: int = 0
-    children: dict[bytes, Node] = field(default_factory=dict)
-    leaves: list[Leaf] = field(default_factory=list)
+    children: dict[bytes, Node] = field(default_factory=dict, repr=False)
+    leaves: list[Leaf] = field(default_factory=list, repr=False)
     extents: list[Mapping] = field(default_factory=list)
     extent_nodes: list[int] = field(default_factory=list)
     xattrs: EncodedXattrs = NO_XATTRS

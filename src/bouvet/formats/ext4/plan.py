@@ -123,8 +123,8 @@ class Ext4Plan:
     options: Ext4Options
     size: int
     geometry: Geometry
-    nodes: list[Node]
-    copies: list[Copy]
+    nodes: list[Node] = field(repr=False)
+    copies: list[Copy] = field(repr=False)
     resize_block: int
     data_bytes: int
     used: list[Run] = field(repr=False)
