@@ -106,37 +106,30 @@ func (a *agent) run(argv ...string) outcome {
 }
 
 func (a *agent) spawn(program string, argv, environment []string, directory string) (*child, [2]*capture, error) {
-	var captures [2]*capture
-	streams := [3]*os.File{}
-	defer func() {
-		for _, stream := range streams {
-			if stream != nil {
-				stream.Close()
+	var opened [5]*os.File // the child's three streams, and the ends to read from
+	closeAll := func(files []*os.File) {
+		for _, file := range files {
+			if file != nil {
+				file.Close()
 			}
 		}
-	}()
-	var readers [2]*os.File
-	var err error
-	if streams[0], err = os.Open(os.DevNull); err != nil {
-		return nil, captures, err
 	}
-	for i := range readers {
-		if readers[i], streams[i+1], err = pipe(); err != nil {
-			break
+	var err error
+	if opened[0], err = os.Open(os.DevNull); err == nil {
+		if opened[3], opened[1], err = pipe(); err == nil {
+			opened[4], opened[2], err = pipe()
 		}
 	}
 	var command *child
 	if err == nil {
-		command, err = a.children.start(program, argv, environment, directory, streams)
+		command, err = a.children.start(program, argv, environment, directory, [3]*os.File(opened[:3]))
 	}
-	for i, reader := range readers {
-		if err == nil {
-			captures[i] = startCapture(reader)
-		} else if reader != nil {
-			reader.Close()
-		}
+	closeAll(opened[:3])
+	if err != nil {
+		closeAll(opened[3:])
+		return nil, [2]*capture{}, err
 	}
-	return command, captures, err
+	return command, [2]*capture{startCapture(opened[3]), startCapture(opened[4])}, nil
 }
 
 // pipe returns a pipe whose reading end waits in the runtime's poller, and whose writing end is an

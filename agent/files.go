@@ -173,18 +173,20 @@ func replaceFile(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), newDirectoryMode); err != nil {
 		return err
 	}
-	name, old, err := "", (*syscall.Stat_t)(nil), errReplaced
-	for look := 0; err == errReplaced && look < replaceableLooks; look++ {
-		name, old, err = replaceable(path)
-	}
-	if err != nil && err != errReplaced {
-		return err
-	}
-	if name != "" {
-		replaced, err := replaceByRename(name, content, old)
-		if err != nil || replaced {
+	for range replaceableLooks {
+		name, old, err := replaceable(path)
+		if err == errReplaced {
+			continue
+		}
+		if err != nil {
 			return err
 		}
+		if name != "" {
+			if replaced, err := replaceByRename(name, content, old); err != nil || replaced {
+				return err
+			}
+		}
+		break
 	}
 	return writeInPlace(path, content)
 }

@@ -20,11 +20,15 @@ const (
 
 // The numbers of vsock(7) that the standard library does not have.
 const (
-	afVsock       = 40
-	vsockAnyCID   = 0xffffffff
-	vsockHostCID  = 2
-	vsockRetryMin = 10 * time.Millisecond
-	vsockRetryMax = time.Second
+	afVsock      = 40
+	vsockAnyCID  = 0xffffffff
+	vsockHostCID = 2
+)
+
+// How long to wait before something is tried again that nothing announces.
+const (
+	retryMin = 10 * time.Millisecond
+	retryMax = time.Second
 )
 
 // sockaddrVM is struct sockaddr_vm of <linux/vm_sockets.h>.
@@ -58,12 +62,12 @@ func listen(address string, report func(string)) (*listener, error) {
 		if err != nil {
 			return nil, errors.New("not a vsock port: " + rest)
 		}
-		for wait := vsockRetryMin; ; wait = min(2*wait, vsockRetryMax) {
+		for wait := retryMin; ; wait = min(2*wait, retryMax) {
 			l, err := listenVsock(uint32(port))
 			if !errors.Is(err, syscall.EAFNOSUPPORT) {
 				return l, err
 			}
-			if wait == vsockRetryMin {
+			if wait == retryMin {
 				report("the kernel has no vsock yet; trying again")
 			}
 			time.Sleep(wait)
@@ -137,7 +141,7 @@ func (l *listener) accept() (*os.File, error) {
 			return nil, err
 		case number == syscall.EMFILE || number == syscall.ENFILE || number == syscall.ENOMEM || number == syscall.ENOBUFS:
 			// Nothing tells when there is room again.
-			time.Sleep(vsockRetryMin)
+			time.Sleep(retryMin)
 		case number != 0: // the peer was gone before it was accepted, or a signal came
 		case l.vsock && peer.cid != vsockHostCID:
 			// Another guest, or a process in this one by way of the loopback: neither may command root.
