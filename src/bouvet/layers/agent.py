@@ -12,7 +12,7 @@ from bouvet.layers.placing import Placing, newest_time
 
 if TYPE_CHECKING:
     from bouvet.layers.maker import Workshop
-    from bouvet.layers.store import LayerWriter
+    from bouvet.layers.writer import LayerWriter
     from bouvet.plan.steps import AgentInputs
 
 PATH = b"usr/local/bin/bouvet-agent"

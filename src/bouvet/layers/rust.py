@@ -15,7 +15,7 @@ from bouvet.layers.placing import Placing, newest_time
 
 if TYPE_CHECKING:
     from bouvet.layers.maker import Workshop
-    from bouvet.layers.store import LayerWriter
+    from bouvet.layers.writer import LayerWriter
     from bouvet.plan.steps import RustInputs
 
 REQUIRED = (b"rustc", b"cargo", b"clippy-driver", b"cargo-clippy", b"rustfmt")

@@ -17,7 +17,7 @@ from bouvet.layers.placing import Placing, newest_time
 if TYPE_CHECKING:
     from bouvet.formats.tree import FileTree
     from bouvet.layers.maker import Workshop
-    from bouvet.layers.store import LayerWriter
+    from bouvet.layers.writer import LayerWriter
     from bouvet.plan.steps import SystemInputs
 
 _UNITS = b"etc/systemd/system/"

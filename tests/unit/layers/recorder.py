@@ -10,7 +10,7 @@ from bouvet.formats.tree import FileTree, Inode
 from bouvet.layers.maker import Workshop
 
 if TYPE_CHECKING:
-    from bouvet.layers.store import LayerWriter
+    from bouvet.layers.writer import LayerWriter
 
 
 @dataclass

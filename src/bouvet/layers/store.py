@@ -1,0 +1,295 @@
+"""The cache of layers, addressed by what they were made from.
+
+    <root>/                    $XDG_CACHE_HOME/bouvet, or ~/.cache/bouvet
+      layers/<digest>/         a committed layer; never changed afterwards
+        blob                   the files' content (`blob`)
+        index.json             the tree (`index`)
+        seal.json              name, sizes, and the index's SHA-256: written last
+      locks/<digest>           held shared by who reads the layer, exclusively by who makes or removes it
+      downloads/<kind>/        what a kind of maker keeps between builds
+      work/<name>/             a running process's scratch space; its lock is `work/<name>.lock`
+
+A layer is made in `work` and moved to its place in one rename, so a layer that exists is complete. Bytes
+that changed since are found by the index's digest and the blob's checksums when they are read. What a
+killed process left in `work` is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from bouvet.errors import CacheError, LayerCorrupt
+from bouvet.formats.tree import FileTree
+from bouvet.layers import index
+from bouvet.layers.blob import BlobSource
+from bouvet.layers.writer import BLOB, INDEX, LayerWriter
+
+SEAL = "seal.json"
+
+_CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A committed layer, ready to be read.
+
+    Attributes:
+        digest: What it is addressed by.
+        name: The name of the step that made it.
+        created: When, in seconds since 1970.
+        tree: Its entries.
+    """
+
+    digest: str
+    name: str
+    created: float
+    tree: FileTree
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of the cache's listing: sizes in bytes on disk, times in seconds since 1970."""
+
+    digest: str
+    name: str
+    size: int
+    created: float
+    used: float
+
+
+def default_root() -> Path:
+    """Return the user's cache directory for bouvet, by the XDG Base Directory Specification 0.8."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "bouvet"
+
+
+class Store:
+    """The cache, opened by one process. A context manager: at its end all locks are released.
+
+    Raises:
+        CacheError: The directory cannot be made or written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._held = contextlib.ExitStack()
+        self._reading: dict[str, int] = {}
+        try:
+            for name in ("layers", "locks", "downloads", "work"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+            # One at a time, or a sweep could take a directory whose lock is not yet held.
+            with _locked(root / "work.lock", fcntl.LOCK_EX):
+                self._sweep()
+                self._work = Path(tempfile.mkdtemp(dir=root / "work"))
+                self._held.enter_context(_locked(_lock_path(self._work), fcntl.LOCK_EX))
+        except OSError as error:
+            raise _cannot_write(root, error) from error
+        self._held.callback(_remove_work, self._work)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def downloads(self, kind: str) -> Path:
+        """Return the directory in which a kind of maker keeps its downloads."""
+        directory = self.root / "downloads" / kind
+        directory.mkdir(exist_ok=True)
+        return directory
+
+    def scratch(self) -> Path:
+        """Return a new empty directory that is removed with the store."""
+        return Path(tempfile.mkdtemp(dir=self._work))
+
+    def has(self, digest: str) -> bool:
+        """Return whether the layer is there, without reading it."""
+        return (self.root / "layers" / digest / SEAL).is_file()
+
+    def get(self, digest: str) -> Layer | None:
+        """Return a layer, or None if it is not there. It cannot be removed until the store is closed.
+
+        Raises:
+            LayerCorrupt: Its index is not what it was when it was committed.
+        """
+        if not self.has(digest):
+            return None
+        if digest not in self._reading:
+            lock = _locked(self.root / "locks" / digest, fcntl.LOCK_SH)
+            self._reading[digest] = self._held.enter_context(lock)
+        if not self.has(digest):  # removed while we waited
+            return None
+        layer = _load(self.root / "layers" / digest, digest)
+        with contextlib.suppress(OSError):
+            os.utime(self.root / "layers" / digest / SEAL)
+        return layer
+
+    def make(
+        self, name: str, digest: str, fill: Callable[[LayerWriter], None], waiting: Callable[[], None]
+    ) -> Layer:
+        """Make a layer and commit it, unless another process has made it meanwhile.
+
+        Args:
+            name: The step's name.
+            digest: What the layer is addressed by.
+            fill: Adds the layer's entries.
+            waiting: Called if another process is making the same layer, before waiting for it.
+
+        Raises:
+            CacheError: The cache cannot be written, for example for want of space.
+        """
+        try:
+            with _locked(self.root / "locks" / digest, fcntl.LOCK_EX, waiting):
+                if not self.has(digest):
+                    self._commit(name, digest, fill)
+        except OSError as error:
+            if error.errno in _CANNOT_WRITE:
+                raise _cannot_write(self.root, error) from error
+            raise
+        layer = self.get(digest)
+        if layer is None:
+            raise CacheError(f"the layer {name} was removed from the cache while it was used")
+        return layer
+
+    def evict(self, digest: str) -> None:
+        """Remove a layer, once nobody else reads it; what this store gave out of it is void."""
+        if (descriptor := self._reading.pop(digest, None)) is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        with _locked(self.root / "locks" / digest, fcntl.LOCK_EX):
+            self._remove(digest)
+
+    def entries(self) -> list[Entry]:
+        """Return the committed layers, the last used first."""
+        found = []
+        for directory in (self.root / "layers").iterdir():
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                seal = json.loads((directory / SEAL).read_bytes())
+                size = sum(path.stat().st_blocks * 512 for path in directory.iterdir())
+                used = (directory / SEAL).stat().st_mtime
+                found.append(Entry(directory.name, seal["name"], size, seal["created"], used))
+        return sorted(found, key=lambda entry: -entry.used)
+
+    def prune(self, unused_for: float) -> list[Entry]:
+        """Remove the layers that were not used for so many seconds, and return them.
+
+        Layers that are in use are kept.
+        """
+        limit = time.time() - unused_for
+        removed = []
+        for entry in self.entries():
+            if entry.used > limit:
+                continue
+            with (
+                contextlib.suppress(BlockingIOError),
+                _locked(self.root / "locks" / entry.digest, fcntl.LOCK_EX | fcntl.LOCK_NB),
+            ):
+                self._remove(entry.digest)
+                removed.append(entry)
+        return removed
+
+    def _commit(self, name: str, digest: str, fill: Callable[[LayerWriter], None]) -> None:
+        target = self.root / "layers" / digest
+        if target.exists():  # without a seal: never committed by this code
+            self._remove(digest)
+        making = self.scratch()
+        writer = LayerWriter(making)
+        try:
+            fill(writer)
+            content = writer.commit()
+        finally:
+            writer.close()
+        seal = {
+            "version": 1,
+            "name": name,
+            "created": time.time(),
+            "index": {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()},
+            "blob": {"size": (making / BLOB).stat().st_size},
+        }
+        (making / SEAL).write_text(json.dumps(seal, indent=1) + "\n")
+        making.rename(target)
+
+    def _remove(self, digest: str) -> None:
+        """Take a layer out of its place in one step, then delete it."""
+        grave = self.scratch()
+        with contextlib.suppress(FileNotFoundError):
+            (self.root / "layers" / digest).rename(grave / digest)
+        shutil.rmtree(grave, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what processes left that were killed."""
+        for lock in (self.root / "work").glob("*.lock"):
+            with (
+                contextlib.suppress(OSError),
+                _locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB),
+            ):
+                _remove_work(lock.with_suffix(""))
+
+
+def _load(directory: Path, digest: str) -> Layer:
+    """Read a committed layer, checking what can be checked without reading the blob."""
+    try:
+        seal = json.loads((directory / SEAL).read_bytes())
+        content = (directory / INDEX).read_bytes()
+        size = (directory / BLOB).stat().st_size
+        if hashlib.sha256(content).hexdigest() != seal["index"]["sha256"]:
+            raise LayerCorrupt(f"a cached layer is corrupt: {directory / INDEX}", digest=digest)
+        if size != seal["blob"]["size"]:
+            raise LayerCorrupt(
+                f"a cached layer is corrupt: {directory / BLOB} has {size} bytes, not {seal['blob']['size']}",
+                digest=digest,
+            )
+        document = index.parse(content)
+        source = BlobSource(directory / BLOB, *index.decode_blob(document), digest)
+        return Layer(digest, seal["name"], seal["created"], index.decode_tree(document, source))
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise LayerCorrupt(f"a cached layer is corrupt: {directory}: {error}", digest=digest) from error
+
+
+@contextlib.contextmanager
+def _locked(path: Path, how: int, waiting: Callable[[], None] | None = None) -> Iterator[int]:
+    """Hold a file lock (flock(2)) during the block. The kernel releases it when the process dies."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if how & fcntl.LOCK_NB:
+                raise
+            if waiting is not None:
+                waiting()
+            fcntl.flock(descriptor, how)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock_path(work: Path) -> Path:
+    return work.with_name(work.name + ".lock")
+
+
+def _remove_work(work: Path) -> None:
+    shutil.rmtree(work, ignore_errors=True)
+    if not work.exists():
+        _lock_path(work).unlink(missing_ok=True)
+
+
+def _cannot_write(root: Path, error: OSError) -> CacheError:
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return CacheError(
+        f"cannot write {error.filename or 'the cache'}: {error.strerror}",
+        hint="make room ('bouvet cache prune' removes old layers), or set XDG_CACHE_HOME to another disk"
+        if full
+        else f"set XDG_CACHE_HOME to a directory that you may write (the cache is {root})",
+    )
