@@ -26,7 +26,7 @@ from bouvet.layers.debian_tree import Settling
 
 if TYPE_CHECKING:
     from bouvet.layers.maker import Workshop
-    from bouvet.layers.store import LayerWriter
+    from bouvet.layers.writer import LayerWriter
     from bouvet.plan.steps import DebianInputs
 
 DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}

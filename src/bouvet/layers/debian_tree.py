@@ -50,6 +50,8 @@ _EMPTIED = (
     b"var/lib/apt/lists/",
 )
 _LOGS = b"var/log/"
+# Empty until someone logs in; they stay for their owner and mode, which no program would restore.
+_LOGIN_RECORDS = frozenset({b"var/log/btmp", b"var/log/faillog", b"var/log/lastlog", b"var/log/wtmp"})
 
 
 def stays(path: bytes, inode: Inode) -> bool:
@@ -57,11 +59,11 @@ def stays(path: bytes, inode: Inode) -> bool:
 
     Args:
         path: The entry's normalised path.
-        inode: Its inode; empty log files stay, because their owner and mode matter.
+        inode: Its inode.
     """
     if path in _DROPPED or path.startswith(_EMPTIED):
         return False
-    return not (path.startswith(_LOGS) and inode.is_regular and inode.size > 0)
+    return not (path.startswith(_LOGS) and inode.is_regular and path not in _LOGIN_RECORDS)
 
 
 class Settling:

@@ -11,8 +11,9 @@ import pytest
 from bouvet.errors import LayerError
 from bouvet.formats.tree import directory, regular_file
 from bouvet.layers import agent
+from bouvet.layers.writer import LayerWriter
 from bouvet.plan.steps import AgentInputs
-from tests.unit.layers.recorder import Recorder, bench
+from tests.unit.layers.bench import bench
 
 MACHINES = {"x86_64": 62, "aarch64": 183}
 
@@ -59,21 +60,22 @@ def test_a_real_dynamic_program_is_refused() -> None:
 
 
 @pytest.mark.parametrize("architecture", MACHINES)
-def test_the_agent_of_this_installation_is_added(architecture: str, tmp_path: Path) -> None:
+def test_the_agent_of_this_installation_is_added(
+    architecture: str, tmp_path: Path, layer: LayerWriter
+) -> None:
     content = agent.binary(architecture)
     lower = {b"usr": directory(mtime=3), b"usr/local": directory(), b"usr/local/bin": directory()}
-    layer = Recorder()
     inputs = AgentInputs(architecture, hashlib.sha256(content).hexdigest())
-    agent.make(inputs, bench(tmp_path, lower).workshop, layer.writer)
+    agent.make(inputs, bench(tmp_path, lower).workshop, layer)
     assert list(layer.tree) == [b"usr/local/bin/bouvet-agent"]
     inode = layer.tree[agent.PATH]
     assert (inode.mode, inode.uid, inode.gid, inode.mtime) == (0o100755, 0, 0, 3)
     assert inode.content() == content
 
 
-def test_another_binary_than_planned_is_refused(tmp_path: Path) -> None:
+def test_another_binary_than_planned_is_refused(tmp_path: Path, layer: LayerWriter) -> None:
     with pytest.raises(LayerError, match="rebuilt"):
-        agent.make(AgentInputs("x86_64", "0" * 64), bench(tmp_path).workshop, Recorder().writer)
+        agent.make(AgentInputs("x86_64", "0" * 64), bench(tmp_path).workshop, layer)
 
 
 def test_an_installation_without_the_agent_says_how_to_build_it() -> None:
@@ -82,9 +84,8 @@ def test_an_installation_without_the_agent_says_how_to_build_it() -> None:
     assert caught.value.hint == "make agent"
 
 
-def test_parents_are_made_where_nothing_is_below(tmp_path: Path) -> None:
+def test_parents_are_made_where_nothing_is_below(tmp_path: Path, layer: LayerWriter) -> None:
     content = agent.binary("x86_64")
-    layer = Recorder()
     inputs = AgentInputs("x86_64", hashlib.sha256(content).hexdigest())
-    agent.make(inputs, bench(tmp_path, {b"usr": regular_file(b"")}).workshop, layer.writer)
+    agent.make(inputs, bench(tmp_path, {b"usr": regular_file(b"")}).workshop, layer)
     assert list(layer.tree) == [b"usr/local", b"usr/local/bin", agent.PATH]

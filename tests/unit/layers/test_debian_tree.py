@@ -44,10 +44,11 @@ def test_other_files_stay(path: bytes) -> None:
     assert stays(path, regular_file(b"x"))
 
 
-def test_empty_logs_stay_for_their_owner_and_mode() -> None:
+def test_logs_go_except_the_login_records_and_what_is_no_file() -> None:
     assert stays(b"var/log/btmp", regular_file(b""))
     assert stays(b"var/log/README", symlink(b"../x"))
-    assert not stays(b"var/log/btmp", regular_file(b"x"))
+    assert stays(b"var/log/journal", directory())
+    assert not stays(b"var/log/any.log", regular_file(b""))
 
 
 def test_what_the_build_made_gets_the_newest_time_of_what_packages_brought() -> None:

@@ -10,8 +10,9 @@ import pytest
 from bouvet.errors import LayerError
 from bouvet.formats.tree import FileTree, directory, regular_file
 from bouvet.layers import rust
+from bouvet.layers.writer import LayerWriter
 from bouvet.plan.steps import RustInputs
-from tests.unit.layers.recorder import Recorder, bench
+from tests.unit.layers.bench import bench
 
 INPUTS = RustInputs("x86_64")
 
@@ -21,9 +22,8 @@ def debian(*tools: bytes) -> FileTree:
     return tree | {b"usr/bin/" + tool: regular_file(b"", 0o755, mtime=5) for tool in tools}
 
 
-def test_tools_are_linked_and_the_homes_exist(tmp_path: Path) -> None:
-    layer = Recorder()
-    rust.make(INPUTS, bench(tmp_path, debian(*rust.REQUIRED, b"rustdoc")).workshop, layer.writer)
+def test_tools_are_linked_and_the_homes_exist(tmp_path: Path, layer: LayerWriter) -> None:
+    rust.make(INPUTS, bench(tmp_path, debian(*rust.REQUIRED, b"rustdoc")).workshop, layer)
     links = {path: inode.target for path, inode in layer.tree.items() if inode.is_symlink}
     assert links == {
         b"usr/local/cargo/bin/" + tool: b"/usr/bin/" + tool for tool in (*rust.REQUIRED, b"rustdoc")
@@ -34,8 +34,8 @@ def test_tools_are_linked_and_the_homes_exist(tmp_path: Path) -> None:
     assert {inode.mtime for inode in layer.tree.values()} == {5}
 
 
-def test_a_missing_tool_is_named(tmp_path: Path) -> None:
+def test_a_missing_tool_is_named(tmp_path: Path, layer: LayerWriter) -> None:
     with pytest.raises(LayerError) as caught:
-        rust.make(INPUTS, bench(tmp_path, debian(b"rustc", b"cargo")).workshop, Recorder().writer)
+        rust.make(INPUTS, bench(tmp_path, debian(b"rustc", b"cargo")).workshop, layer)
     assert "clippy-driver, cargo-clippy, rustfmt" in caught.value.message
     assert "rustfmt-web" in str(caught.value.hint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import shlex
 import subprocess
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from passlib.hash import sha512_crypt
 from bouvet.errors import LayerError
 from bouvet.formats.tree import FileTree, directory, regular_file
 from bouvet.layers import system, system_files
+from bouvet.layers.writer import LayerWriter
 from bouvet.plan.steps import SystemInputs
-from tests.unit.layers.recorder import Recorder, bench
+from tests.unit.layers.bench import bench
 
 INPUTS = SystemInputs(
     hostname="bouvet",
@@ -42,8 +44,10 @@ def debian() -> FileTree:
 
 
 def made(tmp_path: Path, inputs: SystemInputs = INPUTS, lower: FileTree | None = None) -> FileTree:
-    layer = Recorder()
-    system.make(inputs, bench(tmp_path, debian() if lower is None else lower).workshop, layer.writer)
+    directory = Path(tempfile.mkdtemp(dir=tmp_path))
+    layer = LayerWriter(directory)
+    system.make(inputs, bench(directory, debian() if lower is None else lower).workshop, layer)
+    layer.close()
     return layer.tree
 
 
