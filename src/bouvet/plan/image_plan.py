@@ -1,0 +1,78 @@
+"""From a spec to the steps that make its image."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+
+from bouvet.errors import SpecError
+from bouvet.plan.steps import (
+    AgentInputs,
+    DebianInputs,
+    NodeInputs,
+    RustInputs,
+    Step,
+    SystemInputs,
+    make_step,
+)
+from bouvet.spec import Architecture, Spec
+
+ARCHITECTURES: tuple[Architecture, ...] = ("x86_64", "aarch64")
+
+
+def host_architecture() -> Architecture:
+    """Return the host's architecture.
+
+    Raises:
+        SpecError: bouvet makes no images for it.
+    """
+    machine = platform.machine()
+    for architecture in ARCHITECTURES:
+        if machine == architecture:
+            return architecture
+    raise SpecError(
+        f"bouvet makes no images for {machine}, this host's architecture",
+        hint=f"name one of {', '.join(ARCHITECTURES)}",
+    )
+
+
+def plan_layers(spec: Spec, architecture: Architecture, *, code: Mapping[str, str], agent: str) -> list[Step]:
+    """Return the steps whose layers, in this order, make the image's tree.
+
+    Args:
+        spec: What the image shall hold.
+        architecture: What it runs on.
+        code: For each kind of step a digest of the code that makes it.
+        agent: The digest of the agent's binary.
+    """
+    debian = make_step(
+        "debian",
+        DebianInputs(
+            architecture=architecture,
+            suite=spec.debian.suite,
+            mirror=spec.debian.mirror,
+            packages=tuple(sorted(set(spec.debian.packages))),
+            exclude=spec.debian.exclude,
+            include=spec.debian.include,
+        ),
+        code=code["debian"],
+    )
+    steps = [debian]
+    if spec.node is not None:
+        node = NodeInputs(architecture, spec.node.version, spec.node.npm)
+        steps.append(make_step("node", node, code=code["node"]))
+    if spec.rust is not None:
+        steps.append(make_step("rust", RustInputs(architecture), code=code["rust"], after=[debian]))
+    system = SystemInputs(
+        hostname=spec.system.hostname,
+        root_password=spec.system.root_password,
+        environment=tuple(sorted(spec.system.environment.items())),
+        path=spec.system.path,
+        network=spec.system.network,
+        agent=spec.agent,
+    )
+    steps.append(make_step("system", system, code=code["system"], after=[debian]))
+    if spec.agent:
+        binary = AgentInputs(architecture, agent)
+        steps.append(make_step("agent", binary, code=code["agent"], after=[debian]))
+    return steps
