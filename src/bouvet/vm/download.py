@@ -7,7 +7,6 @@ import hashlib
 import http.client
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def download(url: str, target: Path, *, sha256: str, limit: int, seconds: float 
     Raises:
         KernelError: It cannot be had, is too large, takes too long, or has another digest.
     """
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+    if not url.lower().startswith(("http://", "https://")):
         raise KernelError(f"{url} cannot be downloaded", hint="the URL has to begin with http:// or https://")
     with contextlib.ExitStack() as failing:
         failing.callback(target.unlink, missing_ok=True)

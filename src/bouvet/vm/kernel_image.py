@@ -41,7 +41,7 @@ def read_image_facts(image: bytes) -> ImageFacts:
     Raises:
         KernelError: It is no kernel of a supported architecture.
     """
-    if image[0x202:0x206] == b"HdrS":
+    if image[0x202:0x206] == b"HdrS" and len(image) >= 0x210:
         (place,) = struct.unpack_from("<H", image, 0x20E)
         return ImageFacts("bzImage", "x86_64", _release(image[0x200 + place : 0x280 + place].split(b" ")[0]))
     if image[0x38:0x3C] == b"ARM\x64":

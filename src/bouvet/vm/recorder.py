@@ -25,7 +25,8 @@ MAX_LINE = 4096
 """Bytes of a line that are looked at."""
 
 _CHUNK = 1 << 16
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-Z\\-_]|[^\t -~\xa0-\U0010ffff]")
+# Control sequences, other escape sequences, and all other control characters (ECMA-48).
+_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[ -/]*[0-~]|[^\t -~\xa0-\U0010ffff]")
 
 LineListener = Callable[[bytes, float], None]
 
