@@ -187,21 +187,19 @@ def test_equal_input_gives_equal_bytes_in_whatever_order(tmp_path: Path) -> None
         return hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
 
     options = Ext4Options(label="equal", timestamp=1_700_000_000, free=MEBIBYTE)
-    tree = trees.odd_names() | trees.attributes() | trees.many_directories()
-    first = digest("first", tree, options)
-    assert (
-        digest("again", trees.odd_names() | trees.attributes() | trees.many_directories(), options) == first
-    )
-    assert digest("reversed", dict(reversed(tree.items())), options) == first
+
+    def tree() -> FileTree:
+        return trees.odd_names() | trees.attributes() | trees.many_directories()
+
+    first = digest("first", tree(), options)
+    assert digest("again", tree(), options) == first
+    assert digest("reversed", dict(reversed(tree().items())), options) == first
     for name, other in (
-        ("label", Ext4Options(label="other", timestamp=1_700_000_000, free=MEBIBYTE)),
-        (
-            "seed",
-            Ext4Options(label="equal", timestamp=1_700_000_000, free=MEBIBYTE, hash_seed=uuid.UUID(int=5)),
-        ),
-        ("time", Ext4Options(label="equal", timestamp=1_700_000_001, free=MEBIBYTE)),
+        ("label", dataclasses.replace(options, label="other")),
+        ("seed", dataclasses.replace(options, hash_seed=uuid.UUID(int=5))),
+        ("time", dataclasses.replace(options, timestamp=1_700_000_001)),
     ):
-        assert digest(name, tree, other) != first
+        assert digest(name, tree(), other) != first
 
 
 @pytest.mark.needs_tool("dumpe2fs")

@@ -47,12 +47,15 @@ def directory_checksum(owner: int, block: bytes) -> int:
     return crc32c(owner, block[:-12])
 
 
-def hash_tree_checksum(owner: int, used: bytes) -> int:
-    """Return a hash tree node's checksum; `used` is its beginning up to the last used entry.
+def hash_tree_checksum(owner: int, used: bytes, reserved: bytes = _ZERO_WORD) -> int:
+    """Return a hash tree node's checksum.
 
-    The tail's reserved word and its checksum field, both as zeros, are counted after it.
+    Args:
+        owner: The inode's seed.
+        used: The node up to its last used entry.
+        reserved: The tail's reserved word: what it is counts, and the kernel leaves remains there.
     """
-    return crc32c(owner, used + _ZERO_WORD + _ZERO_WORD)
+    return crc32c(owner, used + reserved + _ZERO_WORD)
 
 
 def extent_block_checksum(owner: int, node: bytes) -> int:

@@ -232,7 +232,7 @@ def _check_tree_node(block: bytes, count_offset: int, owner: int | None) -> None
     if owner is not None:
         (stored,) = WORD.unpack_from(block, tail + WORD.size)
         used = block[: count_offset + count.used * HASH_TREE_ENTRY.size]
-        if hash_tree_checksum(owner, used) != stored:
+        if hash_tree_checksum(owner, used, block[tail : tail + WORD.size]) != stored:
             raise FormatError("a directory's hash tree has a wrong checksum")
 
 
