@@ -86,7 +86,12 @@ _CAUSES = (
         "apt-get install debian-archive-keyring, and check the spec's mirror",
     ),
     _Cause(
-        r"Could not resolve|Could not connect|Unable to connect|Failed to fetch|does not have a Release file",
+        r"does not have a Release file|did not find any indices",
+        "the mirror does not have this suite or architecture",
+        "check the spec's suite and mirror",
+    ),
+    _Cause(
+        r"Could not resolve|Could not connect|Unable to connect|Failed to fetch",
         "the mirror cannot be read",
         "check the network, the proxy variables and the spec's mirror",
     ),
