@@ -12,15 +12,17 @@ x86_64 | aarch64) ;;
 *) fail "ARCH is '$ARCH'; it must be x86_64 or aarch64" ;;
 esac
 
-case $IMAGE_SIZE in
-'') ;;
-*[!0-9KMGT]* | [!1-9]* | *[KMGT]?*)
+# matches REGEX VALUE: the whole value is one line that the extended regular expression matches.
+matches() {
+    [ "$(printf '%s' "$2" | wc -l)" = 0 ] && printf '%s\n' "$2" | grep -Eqx "$1"
+}
+
+if [ -n "$IMAGE_SIZE" ] && ! matches '[1-9][0-9]*[KMGTkmgt]?(i?B)?' "$IMAGE_SIZE"; then
     fail "IMAGE_SIZE is '$IMAGE_SIZE'; it must be a size in bytes, or with K, M, G or T, such as 2500M"
-    ;;
-esac
+fi
 
 # A reference as OCI registries take it, without a tag: lower case, parts joined by single separators.
 part='[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*'
-if ! printf '%s\n' "$IMAGE_NAME" | grep -Eqx "$part(/$part)*" || [ "$(printf '%s' "$IMAGE_NAME" | wc -l)" != 0 ]; then
+if ! matches "$part(/$part)*" "$IMAGE_NAME"; then
     fail "IMAGE_NAME is '$IMAGE_NAME'; it must be an image's name, such as bouvet-devbox (lower case, no tag)"
 fi
