@@ -50,9 +50,12 @@ for group; do
         need gcc gcc
         need kmod depmod
         need libc6-dev /usr/include/stdlib.h
+        need mmdebstrap mmdebstrap
         need qemu-system-x86 qemu-system-x86_64
         need shellcheck shellcheck
         need skopeo skopeo
+        need systemd systemd-analyze
+        need uidmap newuidmap newgidmap
         ;;
     *)
         echo "usage: tools/packages.sh [python] [build] [test]" >&2

@@ -24,9 +24,6 @@ REQUIRED = (b"rustc", b"cargo", b"clippy-driver", b"cargo-clippy", b"rustfmt")
 OPTIONAL = (b"rustdoc", b"cargo-fmt", b"rust-gdb", b"rust-lldb")
 """Tools that are linked where Debian's packages have them."""
 
-PACKAGES = ("rustc-web", "cargo-web", "rust-web-clippy", "rustfmt-web")
-"""Debian packages with the stable toolchain that security updates keep current."""
-
 
 def make(inputs: RustInputs, workshop: Workshop, layer: LayerWriter) -> None:
     """Link the tools of the layers below.
@@ -39,7 +36,7 @@ def make(inputs: RustInputs, workshop: Workshop, layer: LayerWriter) -> None:
     if missing:
         raise LayerError(
             f"the packages bring no {', '.join(missing)}",
-            hint=f"add {', '.join(PACKAGES)} to the spec's packages",
+            hint="Rust's tools come from the packages that the spec installs (debian.packages)",
         )
     placing = Placing(layer, workshop.lower, mtime=newest_time(workshop.lower))
     placing.directory(b"usr/local/rustup")

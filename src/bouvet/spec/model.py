@@ -69,6 +69,12 @@ def _one_line(value: str) -> str:
     return value
 
 
+def _lines(value: str) -> str:
+    for line in value.split("\n"):
+        _one_line(line)
+    return value
+
+
 def _absolute(value: str) -> str:
     if not value.startswith("/") or ":" in value:
         raise ValueError("is no absolute directory (it begins with '/' and has no ':')")
@@ -100,9 +106,10 @@ class Debian(_Model):
     suite: Annotated[str, _matching(_SUITE, "suite's code name, for example 'bookworm'")] = Field(
         "bookworm", description="The release's code name."
     )
-    mirror: OneLine | None = Field(
+    mirror: Annotated[str, AfterValidator(_lines)] | None = Field(
         None,
-        description="The URL of a mirror's 'debian' directory, or whole apt source lines; mmdebstrap's own "
+        description="The URL of a mirror's 'debian' directory, or whole lines for apt ('deb URL SUITE main', "
+        "one for the suite, one for its updates, one for its security); mmdebstrap's own "
         "default if it is not set.",
     )
     packages: tuple[PackageName, ...] = Field(

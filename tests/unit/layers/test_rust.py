@@ -38,4 +38,4 @@ def test_a_missing_tool_is_named(tmp_path: Path, layer: LayerWriter) -> None:
     with pytest.raises(LayerError) as caught:
         rust.make(INPUTS, bench(tmp_path, debian(b"rustc", b"cargo")).workshop, layer)
     assert "clippy-driver, cargo-clippy, rustfmt" in caught.value.message
-    assert "rustfmt-web" in str(caught.value.hint)
+    assert "debian.packages" in str(caught.value.hint)
