@@ -18,6 +18,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,10 @@ _NETWORK_VARIABLES = (
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 Line = Callable[[str], None]
+
+_running: set[subprocess.Popen[bytes]] = set()
+_running_lock = threading.Lock()
+_refusing = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +168,17 @@ def start(
         start_new_session=True,
         umask=0o022,
     )
+    with _running_lock:
+        _running.add(child)
     try:
+        if _refusing:
+            raise CommandFailed(
+                f"{Path(program).name} was not started: the work it belongs to is being ended"
+            )
         yield child
     finally:
+        with _running_lock:
+            _running.discard(child)
         stop(child)
         for stream in (child.stdin, child.stdout, child.stderr):
             if stream is not None:
@@ -182,6 +195,24 @@ def stop(child: subprocess.Popen[bytes], *, grace: float = 3.0) -> None:
     # The leader may be gone and its children not.
     _signal_group(child, signal.SIGKILL)
     child.wait()
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """End every running program, and start none during the block: other threads' work is being ended.
+
+    A thread that waits for a program then sees it fail.
+    """
+    global _refusing  # noqa: PLW0603  (one process, one answer)
+    with _running_lock:
+        _refusing = True
+        running = list(_running)
+    try:
+        for child in running:
+            _signal_group(child, signal.SIGTERM)
+        yield
+    finally:
+        _refusing = False
 
 
 def pasteable(argv: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,13 +48,17 @@ def replacing(target: Path, *, mode: int = 0o644) -> Iterator[int]:
 
 
 def _give_name(descriptor: int, target: Path) -> str:
-    """Link a nameless file beside its target."""
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as directory:
-        name = Path(directory) / target.name
-        os.link(f"/proc/self/fd/{descriptor}", name, follow_symlinks=True)
-        beside = f"{directory}.partial"
-        name.replace(beside)
-    return beside
+    """Link a nameless file beside its target, under a name that nobody else has."""
+    directory = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        while True:
+            name = f".{target.name}.{secrets.token_hex(8)}"
+            # With a directory's descriptor Python calls linkat(2), which follows /proc's link.
+            with contextlib.suppress(FileExistsError):
+                os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=directory, follow_symlinks=True)
+                return str(target.parent / name)
+    finally:
+        os.close(directory)
 
 
 def _cannot_write(target: Path, error: OSError) -> ImageError:

@@ -1,0 +1,350 @@
+"""The one module that joins the rooms: a spec becomes layers, and layers an image."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bouvet
+from bouvet import process
+from bouvet.errors import BouvetError, LayerCorrupt
+from bouvet.events import Listener, Note, StepFinished, StepProgress, StepStarted, ToolOutput, ignore
+from bouvet.formats import ext4, tree
+from bouvet.formats.tree import FileTree
+from bouvet.image.output import replacing
+from bouvet.layers import agent as agent_layer
+from bouvet.layers import makers
+from bouvet.layers.maker import Workshop
+from bouvet.layers.merge import merge
+from bouvet.layers.store import Layer, Store, default_root
+from bouvet.layers.writer import LayerWriter
+from bouvet.plan import Step, digest_of, plan_layers
+from bouvet.spec import Architecture, Spec
+
+MANIFEST = b"usr/share/bouvet/manifest.json"
+"""Where an image tells what it was made from."""
+
+PUBLIC_PASSWORD = "root"  # noqa: S105  (the documented one, known to everybody)
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What a build came to.
+
+    Attributes:
+        image: The image's path.
+        agent: The agent's path beside it, None if the spec has none.
+        size: The image's size in bytes.
+        digest: SHA-256 over everything the image was made from; equal digests mean equal bytes.
+        layers: Name and digest of each layer, lowest first.
+        unchanged: Whether the image was there already.
+        seconds: Wall time of the build.
+    """
+
+    image: Path
+    agent: Path | None
+    size: int
+    digest: str
+    layers: tuple[tuple[str, str], ...]
+    unchanged: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to build, apart from where.
+
+    Attributes:
+        spec: What the image shall hold.
+        architecture: What it runs on.
+        name: The image's base name, recorded in its manifest.
+    """
+
+    spec: Spec
+    architecture: Architecture
+    name: str
+
+    @functools.cached_property
+    def steps(self) -> list[Step]:
+        """The steps that make the image's layers."""
+        agent = hashlib.sha256(agent_layer.binary(self.architecture)).hexdigest() if self.spec.agent else ""
+        return plan_layers(self.spec, self.architecture, code=makers.code_digests(), agent=agent)
+
+    @functools.cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What the image tells about itself; it has no time of the build."""
+        spec = self.spec.model_dump(mode="json")
+        if spec["system"]["root_password"] not in {None, PUBLIC_PASSWORD}:
+            # Everybody in the guest can read the manifest.
+            spec["system"]["root_password"] = "(set)"  # noqa: S105
+        return {
+            "bouvet": bouvet.__version__,
+            "name": self.name,
+            "architecture": self.architecture,
+            "spec": spec,
+            # No digests: a layer's covers the password, and is quick to compute for one who guesses.
+            "layers": [step.name for step in self.steps],
+        }
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A digest over everything that the image is made from."""
+        layers = [step.digest for step in self.steps]
+        return digest_of({"manifest": self.manifest, "layers": layers, "format": _format_digest()})
+
+
+def build(
+    order: Order,
+    target: Path,
+    *,
+    refresh: bool = False,
+    cache: Path | None = None,
+    listener: Listener = ignore,
+) -> BuildResult:
+    """Build an image and put the agent's binary beside it.
+
+    Args:
+        order: What to build.
+        target: The image's path; it appears whole or not at all. Beside it, `<stem>.json` describes it.
+        refresh: Make every layer anew, whatever the cache has.
+        cache: The cache's directory; the user's by default.
+        listener: Is told of the progress.
+
+    Raises:
+        BouvetError: A step or the image failed; an image that was there before is left as it was.
+    """
+    started = time.monotonic()
+    description = target.with_suffix(".json")
+    agent = target.parent / "bouvet-agent" if order.spec.agent else None
+    unchanged = not refresh and _is_current(target, description, order.digest)
+    if unchanged:
+        listener(StepFinished("image", time.monotonic() - started, f"{target} is up to date", cached=True))
+    else:
+        with Store(cache or default_root()) as store:
+            _renewing_corrupt_layers(
+                lambda renew: _write_image(
+                    order, make_layers(order, store, renew, listener), target, listener
+                ),
+                store,
+                refresh=refresh,
+                listener=listener,
+            )
+        _describe(order, target, description)
+    if agent is not None:
+        _place_agent(order.architecture, agent)
+    return BuildResult(
+        image=target,
+        agent=agent,
+        size=target.stat().st_size,
+        digest=order.digest,
+        layers=tuple((step.name, step.digest) for step in order.steps),
+        unchanged=unchanged,
+        seconds=time.monotonic() - started,
+    )
+
+
+def make_layers(order: Order, store: Store, refresh: bool, listener: Listener) -> list[Layer]:
+    """Return the order's layers, lowest first, making those that the cache does not have.
+
+    Steps that do not read each other's layers are made at the same time. When one fails, what the
+    others run is ended.
+    """
+    layers: dict[str, concurrent.futures.Future[Layer]] = {}
+    pool = concurrent.futures.ThreadPoolExecutor(max_workers=len(order.steps))
+    try:
+        for step in order.steps:
+            below = [layers[name] for name in step.after]
+            layers[step.name] = pool.submit(_obtain, step, below, store, refresh, listener)
+        for future in concurrent.futures.as_completed(layers.values()):
+            future.result()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        with process.stopping():
+            pool.shutdown(wait=True)
+        raise
+    pool.shutdown()
+    return [layers[step.name].result() for step in order.steps]
+
+
+def merged_tree(order: Order, layers: Sequence[Layer]) -> FileTree:
+    """Return the image's tree: the layers laid over each other, and the manifest on top."""
+    content = json.dumps(order.manifest, indent=1, sort_keys=True).encode() + b"\n"
+    newest = max((inode.mtime for layer in layers for inode in layer.tree.values()), default=0)
+    own = {
+        MANIFEST.rpartition(b"/")[0]: tree.directory(mtime=newest),
+        MANIFEST: tree.regular_file(content, mtime=newest),
+    }
+    return merge([*(layer.tree for layer in layers), own])
+
+
+def _renewing_corrupt_layers(
+    work: Callable[[bool], None], store: Store, *, refresh: bool, listener: Listener
+) -> None:
+    """Run the work; when a cached layer turns out to be corrupt, evict it and run the work once more.
+
+    A second one would mean that the disk or the memory is failing, so it is reported.
+    """
+    try:
+        work(refresh)
+    except LayerCorrupt as error:
+        listener(Note(f"{error.message}; it is made again"))
+        store.evict(error.digest)
+        work(False)
+
+
+def _obtain(
+    step: Step,
+    below: Sequence[concurrent.futures.Future[Layer]],
+    store: Store,
+    refresh: bool,
+    listener: Listener,
+) -> Layer:
+    """Return a step's layer, from the cache or made now."""
+    lower = merge([future.result().tree for future in below])
+    started = time.monotonic()
+    layer = None if refresh else store.get(step.digest)
+    if layer is not None:
+        outcome = f"cached, made {_age(time.time() - layer.created)} ago"
+        listener(StepFinished(step.name, time.monotonic() - started, outcome, cached=True))
+        return layer
+    listener(StepStarted(step.name, "refresh" if refresh else "not in the cache"))
+    if refresh:
+        store.evict(step.digest)
+    with _log(step, store, listener) as output:
+
+        def fill(writer: LayerWriter) -> None:
+            workshop = Workshop(
+                scratch=store.scratch(),
+                downloads=store.downloads(step.inputs.kind),
+                lower=lower,
+                progress=lambda message, fraction: listener(StepProgress(step.name, message, fraction)),
+                output=output,
+            )
+            makers.make(step, workshop, writer)
+
+        layer = store.make(
+            step.name,
+            step.digest,
+            fill,
+            lambda: listener(StepProgress(step.name, "waiting for another build that makes this layer")),
+        )
+    listener(StepFinished(step.name, time.monotonic() - started, f"{len(layer.tree)} files"))
+    return layer
+
+
+@contextlib.contextmanager
+def _log(step: Step, store: Store, listener: Listener) -> Iterator[Callable[[str], None]]:
+    """Keep what a step's tools print; an error of theirs names the file."""
+    path = store.root / "logs" / f"{step.name}.log"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", encoding="utf-8", errors="replace") as log:
+
+        def output(line: str) -> None:
+            log.write(line + "\n")
+            listener(ToolOutput(step.name, line))
+
+        try:
+            yield output
+        except BouvetError as error:
+            error.details = (*error.details, f"step: {step.name}", f"log: {path}")
+            raise
+
+
+def _write_image(order: Order, layers: Sequence[Layer], target: Path, listener: Listener) -> None:
+    started = time.monotonic()
+    listener(StepStarted("image", "changed" if target.exists() else "not there"))
+    identity = uuid.UUID(bytes=bytes.fromhex(order.digest)[:16], version=4)
+    content = merged_tree(order, layers)
+    newest = max((inode.mtime for inode in content.values()), default=0)
+    options = ext4.Ext4Options(
+        label=order.spec.label,
+        uuid=identity,
+        hash_seed=identity,
+        size=order.spec.size,
+        free=0 if order.spec.size is not None else order.spec.free,
+        timestamp=max(0, newest // 1_000_000_000),
+    )
+    plan = ext4.plan_filesystem(content, options)
+    with replacing(target) as descriptor:
+        ext4.write_filesystem(
+            plan,
+            descriptor,
+            progress=lambda fraction: listener(
+                StepProgress("image", f"{plan.size / (1 << 20):.0f} MiB", fraction)
+            ),
+        )
+    outcome = f"{target}, {plan.size / (1 << 20):.1f} MiB, {len(content)} files"
+    listener(StepFinished("image", time.monotonic() - started, outcome))
+
+
+def _is_current(target: Path, description: Path, digest: str) -> bool:
+    """Return whether the image was written from the same inputs and not changed since."""
+    try:
+        found = json.loads(description.read_bytes())["image"]
+        state = target.stat()
+        recorded = (found["digest"], found["size"], found["mtime_ns"])
+        return bool(recorded == (digest, state.st_size, state.st_mtime_ns))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _describe(order: Order, target: Path, description: Path) -> None:
+    """Write the image's description beside it."""
+    state = target.stat()
+    image = {
+        "file": target.name,
+        "digest": order.digest,
+        "size": state.st_size,
+        "mtime_ns": state.st_mtime_ns,
+    }
+    with replacing(description) as descriptor, open(descriptor, "w", closefd=False) as file:
+        json.dump({"image": image, "manifest": order.manifest}, file, indent=1, sort_keys=True)
+        file.write("\n")
+
+
+def _place_agent(architecture: Architecture, target: Path) -> None:
+    """Put the agent's binary beside the image, if it is not there already."""
+    content = agent_layer.binary(architecture)
+    with contextlib.suppress(OSError):
+        if target.read_bytes() == content and target.stat().st_mode & 0o777 == 0o755:
+            return
+    with replacing(target, mode=0o755) as descriptor, open(descriptor, "wb", closefd=False) as file:
+        file.write(content)
+
+
+@functools.cache
+def _format_digest() -> str:
+    """Return a digest of the code that lays an image out."""
+    digest = hashlib.sha256()
+    package = Path(ext4.__file__).parent
+    for path in sorted([*package.glob("*.py"), Path(tree.__file__)]):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "a moment"
+
+
+def as_json(result: object) -> dict[str, Any]:
+    """Return a result's attributes for `--json`, paths as text."""
+    assert dataclasses.is_dataclass(result)
+    assert not isinstance(result, type)
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in dataclasses.asdict(result).items()
+    }
