@@ -119,7 +119,9 @@ def test_a_given_size_is_the_files_size(tmp_path: Path, size: int) -> None:
 
 
 @pytest.mark.needs_tool("e2fsck")
-@pytest.mark.parametrize("make_tree", [trees.empty, trees.large_files, trees.many_names, trees.attributes])
+@pytest.mark.parametrize(
+    "make_tree", [trees.empty, trees.large_files, trees.many_directories, trees.attributes]
+)
 def test_the_needed_size_is_exact(tmp_path: Path, make_tree: trees.MakeTree) -> None:
     tree = make_tree()
     with pytest.raises(ImageTooSmall) as caught:
