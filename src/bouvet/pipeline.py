@@ -26,10 +26,22 @@ from bouvet.layers import agent as agent_layer
 from bouvet.layers import makers
 from bouvet.layers.maker import Workshop
 from bouvet.layers.merge import merge
-from bouvet.layers.store import Layer, Store, default_root
+from bouvet.layers.store import Entry, Layer, Store, default_root
 from bouvet.layers.writer import LayerWriter
 from bouvet.plan import Step, digest_of, plan_layers
 from bouvet.spec import Architecture, Spec
+
+__all__ = [
+    "BuildResult",
+    "Order",
+    "as_json",
+    "build",
+    "cached_layers",
+    "default_root",
+    "make_layers",
+    "merged_tree",
+    "prune_cache",
+]
 
 MANIFEST = b"usr/share/bouvet/manifest.json"
 """Where an image tells what it was made from."""
@@ -338,6 +350,25 @@ def _age(seconds: float) -> str:
             count = int(seconds // length)
             return f"{count} {unit}{'s' if count > 1 else ''}"
     return "a moment"
+
+
+def cached_layers() -> list[Entry]:
+    """Return the user's cached layers, the last used first."""
+    with Store(default_root()) as store:
+        return store.entries()
+
+
+def prune_cache(unused_for: float, *, downloads: bool) -> tuple[list[Entry], int]:
+    """Remove layers that were not used for so many seconds; return them, and the bytes set free.
+
+    Args:
+        unused_for: Seconds; 0 removes all that are not in use.
+        downloads: Remove the kept downloads too.
+    """
+    with Store(default_root()) as store:
+        removed = store.prune(unused_for)
+        freed = sum(entry.size for entry in removed)
+        return removed, freed + (store.prune_downloads() if downloads else 0)
 
 
 def as_json(result: object) -> dict[str, Any]:

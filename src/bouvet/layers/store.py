@@ -199,6 +199,14 @@ class Store:
                 removed.append(entry)
         return removed
 
+    def prune_downloads(self) -> int:
+        """Remove the kept downloads; return how many bytes that were."""
+        directory = self.root / "downloads"
+        freed = sum(path.stat().st_blocks * 512 for path in directory.rglob("*") if path.is_file())
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(exist_ok=True)
+        return freed
+
     def _commit(self, name: str, digest: str, fill: Callable[[LayerWriter], None]) -> None:
         target = self.root / "layers" / digest
         if target.exists():  # without a seal: never committed by this code

@@ -1,0 +1,55 @@
+"""`bouvet build`: an image from a preset or a spec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bouvet import pipeline
+from bouvet.cli.options import SizeType, make_order, order_options, output_options, print_json, stem
+from bouvet.cli.progress import progress
+
+
+@click.command("build")
+@order_options
+@click.option(
+    "--size", type=SizeType(), help="The final size, for example 2500M; what is needed if not given."
+)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    default=Path("images/output"),
+    show_default=True,
+    help="A directory, or a file that ends in .ext4.",
+)
+@output_options
+def command(
+    *,
+    spec: str,
+    arch: str | None,
+    name: str | None,
+    overrides: tuple[str, ...],
+    refresh: bool,
+    size: int | None,
+    output: Path,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Build an image from a preset ('devbox', 'base') or a spec file.
+
+    The image is OUTPUT/debian-PRESET.ext4, with the guest agent's binary beside it. What was built
+    before is taken from the cache; an image that is up to date is left alone.
+    """
+    order = make_order(spec, arch, name, overrides, size)
+    target = output if output.suffix == ".ext4" else output / f"debian-{stem(spec)}.ext4"
+    with progress(quiet=quiet, verbose=verbose) as listener:
+        result = pipeline.build(order, target, refresh=refresh, listener=listener)
+    if as_json:
+        print_json(pipeline.as_json(result))
+    else:
+        click.echo(result.image)
+        if result.agent is not None:
+            click.echo(result.agent)
