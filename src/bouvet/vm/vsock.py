@@ -103,7 +103,14 @@ def start_vsock_backend(run_directory: Path, guest_cid: int = 3) -> Iterator[Vso
             passed = (ours.fileno(), listener.fileno(), directory)
             child = stack.enter_context(
                 process.start(
-                    [sys.executable, "-m", "bouvet.vm.vsock_backend", str(guest_cid), *map(str, passed)],
+                    [
+                        sys.executable,
+                        "-P",
+                        "-m",
+                        "bouvet.vm.vsock_backend",
+                        str(guest_cid),
+                        *map(str, passed),
+                    ],
                     stdout=subprocess.DEVNULL,
                     stderr=log,
                     pass_fds=passed,

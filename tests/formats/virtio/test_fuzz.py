@@ -210,7 +210,7 @@ class Attack:
         assert len(device) <= CAPACITY
         assert len(device._resets) <= MAX_RESETS + CAPACITY
         assert len(device._ready) <= CAPACITY
-        assert len(device._stock) <= QUEUE_SIZE
+        assert device._buffers is None or len(device._buffers) <= QUEUE_SIZE
         places = {*device._table, *device._table._draining}
         assert sum(connection.guest_opened for connection in places) == device._table._guest_opened
         assert device._table._guest_opened <= CAPACITY // 2

@@ -120,6 +120,7 @@ class Virtqueue:
         self._available = available.cast("H")
         self._used_words = self._used[:_RING_HEADER].cast("H")
         self._next_available = base
+        self._known_available = base
         self._next_used: int = self._used_words[1]
         self._published = True
 
@@ -138,14 +139,8 @@ class Virtqueue:
         Raises:
             FormatError: The driver broke the rules of the ring.
         """
-        index: int = self._available[1]
-        waiting = (index - self._next_available) & 0xFFFF
-        if not waiting:
+        if self._next_available == self._known_available and not self._look():
             return None
-        if waiting > self._size:
-            raise FormatError(f"the driver offers {waiting} buffers in a queue of {self._size}")
-        # The index is read before the entry and the descriptors that it covers.
-        memory_barrier()
         head: int = self._available[2 + (self._next_available & self._mask)]
         if head >= self._size:
             raise FormatError(f"the driver offers descriptor {head} of {self._size}")
@@ -187,6 +182,17 @@ class Virtqueue:
         memory_barrier()
         idle: bool = self._available[1] == self._next_available
         return idle
+
+    def _look(self) -> bool:
+        """Look for buffers that have become available."""
+        index: int = self._available[1]
+        waiting = (index - self._next_available) & 0xFFFF
+        if waiting > self._size:
+            raise FormatError(f"the driver offers {waiting} buffers in a queue of {self._size}")
+        self._known_available = index
+        # The index is read before the entries and the descriptors that it covers.
+        memory_barrier()
+        return bool(waiting)
 
     def _walk_indirect(self, chain: Chain, address: int, length: int, flags: int) -> None:
         """Section 2.7.5.3: the descriptor names a table that holds the whole chain."""

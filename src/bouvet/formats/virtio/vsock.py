@@ -210,12 +210,12 @@ def pack_reset(header: Header) -> bytes:
 
 def split_pieces(pieces: Sequence[memoryview], length: int) -> tuple[list[memoryview], list[memoryview]]:
     """Split scattered bytes after `length` bytes, or behind the last one if there are fewer."""
-    front: list[memoryview] = []
     for number, piece in enumerate(pieces):
-        if len(piece) >= length:
-            front.append(piece[:length])
-            rest = [piece[length:]] if len(piece) > length else []
-            return front, [*rest, *pieces[number + 1 :]]
-        front.append(piece)
-        length -= len(piece)
-    return front, []
+        size = len(piece)
+        if size == length:
+            # By far the most frequent: drivers put headers and payloads into descriptors of their own.
+            return [*pieces[: number + 1]], [*pieces[number + 1 :]]
+        if size > length:
+            return [*pieces[:number], piece[:length]], [piece[length:], *pieces[number + 1 :]]
+        length -= size
+    return [*pieces], []

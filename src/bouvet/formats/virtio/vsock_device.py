@@ -15,7 +15,6 @@ that breaks those of a connection has that connection reset.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 from typing import Protocol
 
 from bouvet.errors import FormatError
@@ -36,6 +35,7 @@ from bouvet.formats.virtio.vsock import (
     pack_reset,
     split_pieces,
 )
+from bouvet.formats.virtio.vsock_buffers import PacketBuffer, PacketBuffers
 from bouvet.formats.virtio.vsock_table import ConnectionTable
 
 CAPACITY = 512
@@ -57,16 +57,6 @@ class Host(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
-class _Buffer:
-    """One of the guest's receive buffers: where the header goes, and where the payload."""
-
-    chain: Chain
-    header: list[memoryview]
-    payload: list[memoryview]
-    room: int
-
-
 class VsockDevice:
     """The device of one guest.
 
@@ -80,13 +70,11 @@ class VsockDevice:
         self._guest_cid = guest_cid
         self._host = host
         self._table = ConnectionTable(capacity)
-        self._receive: Virtqueue | None = None
+        self._buffers: PacketBuffers | None = None
         self._transmit: Virtqueue | None = None
         self._ready: OrderedDict[Connection, None] = OrderedDict()
         self._resets: deque[bytes] = deque()
-        self._stock: deque[_Buffer] = deque()
         self._packets_wait = False
-        self._starved = False
 
     def __len__(self) -> int:
         return len(self._table)
@@ -94,15 +82,15 @@ class VsockDevice:
     @property
     def running(self) -> bool:
         """Whether the driver's queues are there."""
-        return self._receive is not None
+        return self._buffers is not None
 
     @property
     def busy(self) -> bool:
         """Whether `process` could do more at once, without anything new happening."""
-        return self.running and (
-            (self._packets_wait and len(self._resets) < MAX_RESETS)
-            or (not self._starved and bool(self._ready or self._resets))
-        )
+        if self._buffers is None:
+            return False
+        packets = self._packets_wait and len(self._resets) < MAX_RESETS
+        return packets or (not self._buffers.exhausted and bool(self._ready or self._resets))
 
     @property
     def places(self) -> int:
@@ -111,17 +99,15 @@ class VsockDevice:
 
     def start(self, receive: Virtqueue, transmit: Virtqueue) -> None:
         """Begin, or go on after `stop`, with the driver's queues; connections are as they were."""
-        self._receive = receive
+        self._buffers = PacketBuffers(receive)
         self._transmit = transmit
         self._packets_wait = True
-        self._starved = False
 
     def stop(self) -> None:
         """Leave the queues: what was taken from them and not used is put back. Connections are kept."""
-        if self._receive is not None:
-            self._receive.rewind(len(self._stock))
-        self._stock.clear()
-        self._receive = self._transmit = None
+        if self._buffers is not None:
+            self._buffers.close()
+        self._buffers = self._transmit = None
 
     def drop_connections(self) -> None:
         """Forget all connections: the guest no longer knows them."""
@@ -177,9 +163,9 @@ class VsockDevice:
         Raises:
             FormatError: The guest broke the rules; the device must not be used any more.
         """
-        if self._receive is not None and self._transmit is not None:
+        if self._buffers is not None and self._transmit is not None:
             self._take_packets(self._transmit)
-            self._send_packets(self._receive)
+            self._send_packets(self._buffers)
 
     # From the guest.
 
@@ -302,62 +288,61 @@ class VsockDevice:
 
     # To the guest.
 
-    def _send_packets(self, queue: Virtqueue) -> None:
-        self._starved = False
-        queue.suppress_notifications()
+    def _send_packets(self, buffers: PacketBuffers) -> None:
+        buffers.begin()
         for _ in range(_TURNS_A_ROUND):
             if self._resets:
-                buffer = self._take_buffer(queue)
+                buffer = buffers.take()
                 if buffer is None:
                     break
-                self._put(queue, buffer, self._resets.popleft(), 0)
+                buffers.put(buffer, self._resets.popleft(), 0)
             elif self._ready:
                 connection, _ = self._ready.popitem(last=False)
-                if not self._turn(queue, connection):
+                if not self._turn(buffers, connection):
                     self._ready[connection] = None
                     self._ready.move_to_end(connection, last=False)
                     break
             else:
                 break
-        queue.publish()
+        buffers.publish()
 
-    def _turn(self, queue: Virtqueue, connection: Connection) -> bool:
+    def _turn(self, buffers: PacketBuffers, connection: Connection) -> bool:
         """Send what one connection has to send, up to a bound; return False when buffers ran out."""
         if connection.owed is not None:
-            buffer = self._take_buffer(queue)
+            buffer = buffers.take()
             if buffer is None:
                 return False
             flags = SHUTDOWN_BOTH if connection.owed is Operation.SHUTDOWN else 0
-            self._put(queue, buffer, connection.pack_header(self._guest_cid, connection.owed, 0, flags), 0)
+            buffers.put(buffer, connection.pack_header(self._guest_cid, connection.owed, 0, flags), 0)
             connection.owed = None
         if connection.state is not State.ESTABLISHED or not connection.readable:
             return True
         credit = connection.credit()
         if credit:
-            return self._forward(queue, connection, credit)
+            return self._forward(buffers, connection, credit)
         if connection.must_ask_credit():
             self._owe(connection, Operation.CREDIT_REQUEST)
         return True
 
-    def _forward(self, queue: Virtqueue, connection: Connection, credit: int) -> bool:
+    def _forward(self, buffers: PacketBuffers, connection: Connection, credit: int) -> bool:
         """Read from the host's end straight into the guest's buffers; return False when they ran out."""
-        buffers: list[_Buffer] = []
+        taken: list[PacketBuffer] = []
         pieces: list[memoryview] = []
         room = 0
-        while room < credit and len(buffers) < connection.batch and len(pieces) < MAX_CHAIN:
-            buffer = self._take_buffer(queue)
+        while room < credit and len(taken) < connection.batch and len(pieces) < MAX_CHAIN:
+            buffer = buffers.take()
             if buffer is None:
                 break
-            buffers.append(buffer)
+            taken.append(buffer)
             pieces += buffer.payload
             room += buffer.room
-        if not buffers:
+        if not taken:
             return False
         if room > credit:
             pieces, room = split_pieces(pieces, credit)[0], credit
         length = connection.endpoint.receive_into(pieces)
-        unused = self._fill(queue, connection, buffers, length or 0)
-        self._stock.extendleft(reversed(unused))
+        used = self._put_data(buffers, connection, taken, length) if length else 0
+        buffers.keep(taken[used:])
         if length == 0:
             self._table.close_endpoint(connection)
             self._owe(connection, Operation.SHUTDOWN)
@@ -367,46 +352,23 @@ class VsockDevice:
         else:
             # Nothing is left, unless this is the end: then the end itself is yet to be read.
             connection.readable = connection.ended
-            connection.batch = max(1, len(buffers) - len(unused))
+            connection.batch = max(1, used)
         if connection.readable:
             self._ready[connection] = None
         return True
 
-    def _fill(
-        self, queue: Virtqueue, connection: Connection, buffers: list[_Buffer], length: int
-    ) -> list[_Buffer]:
-        """Make packets of buffers that hold `length` bytes in all; return the buffers that hold none."""
+    def _put_data(
+        self, buffers: PacketBuffers, connection: Connection, filled: list[PacketBuffer], length: int
+    ) -> int:
+        """Make packets of buffers that hold `length` bytes in all; return how many that took."""
         connection.count_sent(length)
-        for number, buffer in enumerate(buffers):
+        for count, buffer in enumerate(filled, 1):
+            part = min(buffer.room, length)
+            buffers.put(buffer, connection.pack_header(self._guest_cid, Operation.DATA, part), part)
+            length -= part
             if not length:
-                return buffers[number:]
-            used = min(buffer.room, length)
-            header = connection.pack_header(self._guest_cid, Operation.DATA, used)
-            self._put(queue, buffer, header, used)
-            length -= used
-        return []
-
-    def _take_buffer(self, queue: Virtqueue) -> _Buffer | None:
-        """Return one of the guest's receive buffers; None, and a request to be told, if it has none."""
-        if self._stock:
-            return self._stock.popleft()
-        chain = queue.pop()
-        if chain is None:
-            self._starved = queue.request_notifications()
-            return None
-        header, payload = split_pieces(chain.writable, HEADER_SIZE)
-        room = min(MAX_PAYLOAD, sum(map(len, payload)))
-        if chain.readable or not room:
-            raise FormatError("the driver offers a receive buffer that is readable or has no room")
-        return _Buffer(chain, header, split_pieces(payload, room)[0], room)
-
-    def _put(self, queue: Virtqueue, buffer: _Buffer, header: bytes, length: int) -> None:
-        if len(buffer.header) == 1:
-            buffer.header[0][:] = header
-        else:
-            for piece in buffer.header:
-                piece[:], header = header[: len(piece)], header[len(piece) :]
-        queue.push(buffer.chain, HEADER_SIZE + length)
+                return count
+        raise AssertionError("more bytes were read than there was room for")
 
     # Connections.
 
