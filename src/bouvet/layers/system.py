@@ -45,7 +45,8 @@ def make(inputs: SystemInputs, workshop: Workshop, layer: LayerWriter) -> None:
         placing.file(_UNITS + b"bouvet-agent.service", system_files.AGENT_UNIT.encode())
         placing.link(_UNITS + b"multi-user.target.wants/bouvet-agent.service", b"../bouvet-agent.service")
     for unit in system_files.MASKED_UNITS:
-        if b"usr/lib/systemd/system/" + unit.encode() in lower:
+        template = re.sub("@.*[.]", "@.", unit)
+        if b"usr/lib/systemd/system/" + template.encode() in lower:
             placing.link(_UNITS + unit.encode(), _DISABLED)
     for name, target in unversioned_tools(lower).items():
         placing.link(name, target)

@@ -34,6 +34,8 @@ MASKED_UNITS = {
     "apt-daily-upgrade.timer": "an image is replaced, not upgraded behind its user's back",
     "e2scrub_all.timer": "it checks file systems on LVM volumes, which the guest has none of",
     "e2scrub_reap.service": "it tidies up after e2scrub at every boot",
+    "getty@tty1.service": "a microVM has no screen; the console is the serial line",
+    "getty-static.service": "it starts five more logins on screens where there is no logind",
 }
 """Units that cannot do anything useful in the guest, and why."""
 

@@ -33,7 +33,7 @@ ETC_SHADOW = b"etc/shadow"
 
 def debian() -> FileTree:
     shadow = regular_file(SHADOW, 0o640, gid=42, mtime=9)
-    units = (b"apt-daily.timer", b"systemd-journald.service")
+    units = (b"apt-daily.timer", b"getty@.service", b"systemd-journald.service")
     return {
         b"etc": directory(),
         b"etc/systemd": directory(),
@@ -126,6 +126,7 @@ def test_eth0_is_configured_only_with_a_network(tmp_path: Path) -> None:
 def test_only_units_that_exist_are_masked(tmp_path: Path) -> None:
     tree = made(tmp_path)
     assert tree[b"etc/systemd/system/apt-daily.timer"].target == b"/dev/null"
+    assert tree[b"etc/systemd/system/getty@tty1.service"].target == b"/dev/null"
     assert b"etc/systemd/system/e2scrub_all.timer" not in tree
 
 
