@@ -38,6 +38,8 @@ def make(inputs: SystemInputs, workshop: Workshop, layer: LayerWriter) -> None:
     # Empty, not missing: systemd makes an id at the first boot without treating it as an installation,
     # which would ask questions on the console and reset which units are enabled.
     placing.file(b"etc/machine-id", b"", 0o444)
+    # The kernel comes from outside the image, and its modules with it: they are mounted below this.
+    placing.directory(b"usr/lib/modules")
     # Interfaces keep the kernel's names, so that the first is eth0 on every bus and VMM.
     placing.link(b"etc/systemd/network/99-default.link", _DISABLED)
     _enable(placing, "serial-getty@.service", "getty.target", alias="serial-getty@ttyS0.service")

@@ -61,6 +61,7 @@ def test_the_files_that_every_guest_has(tmp_path: Path) -> None:
     assert tree[b"etc/systemd/network/99-default.link"].target == b"/dev/null"
     getty = tree[b"etc/systemd/system/getty.target.wants/serial-getty@ttyS0.service"]
     assert getty.target == b"/lib/systemd/system/serial-getty@.service"
+    assert tree[b"usr/lib/modules"].is_directory
     assert b"etc/resolv.conf" not in tree
     assert {(inode.uid, inode.mtime) for inode in tree.values()} == {(0, 9)}
 
