@@ -35,9 +35,10 @@ QEMU_LOG = "qemu.log"
 """Names of the logs in the run directory."""
 
 _MILESTONE = re.compile(rb"bouvet-init: (.{1,4000}) ([0-9]{1,9}\.[0-9]{1,9})")
-_PANIC = re.compile(r"Kernel panic - not syncing: .*")
+_PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 _CANNOT_BOOT = re.compile(r"bouvet-init: cannot boot: (.*?)(?: [0-9.]+)?")
 _TAIL = 20
+_PANIC_LINES = 200  # registers and a stack follow a panic's first line
 _LEAVING_SECONDS = 0.5
 """What QEMU gets to end when its backend has: when QEMU goes, both end within moments."""
 
@@ -269,9 +270,11 @@ def _explain(parts: _Parts, status: int) -> MachineEnd:
     if status:
         details = (*parts.complaints.tail(_TAIL), *console)
         return MachineEnd(EndReason.MONITOR_DIED, f"QEMU {_ending(status)}", details)
-    for line in reversed(console):
+    lines = parts.console.tail(_PANIC_LINES)
+    for place, line in enumerate(lines):
         if found := _PANIC.search(line):
-            return MachineEnd(EndReason.PANICKED, f"the guest's kernel panicked: {found.group()}", console)
+            around = lines[max(0, place - _TAIL // 2) : place + _TAIL // 2]
+            return MachineEnd(EndReason.PANICKED, f"the guest's kernel panicked: {found.group(1)}", around)
         if found := _CANNOT_BOOT.fullmatch(line):
             return MachineEnd(EndReason.BOOT_FAILED, f"the image cannot boot: {found.group(1)}", console)
     return MachineEnd(EndReason.POWERED_OFF, "the guest powered off or restarted", console)

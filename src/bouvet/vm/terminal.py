@@ -67,10 +67,11 @@ def _raw(keyboard: int) -> Iterator[None]:
         return
     before = termios.tcgetattr(keyboard)
     try:
-        tty.setraw(keyboard)
+        # Keys that were typed already are kept.
+        tty.setraw(keyboard, termios.TCSADRAIN)
         yield
     finally:
-        termios.tcsetattr(keyboard, termios.TCSAFLUSH, before)
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
 
 
 def _write(descriptor: int, piece: bytes) -> None:

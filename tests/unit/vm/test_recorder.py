@@ -92,14 +92,10 @@ def test_a_line_without_end_stays_within_bounds(console: Console) -> None:
 
 def test_a_log_that_cannot_grow_does_not_stop_the_machine(console: Console) -> None:
     console.print(b"first\n")
-    console.log.parent.chmod(0o500)
-    try:
-        console.log.with_name("console.log.1").mkdir() if os.geteuid() == 0 else None
-        console.print((b"z" * 999 + b"\n") * (LOG_LIMIT // 1000))
-        console.print(b"last\n")
-        console.end()
-    finally:
-        console.log.parent.chmod(0o700)
+    console.log.with_name("console.log.1").mkdir()  # the older half cannot be moved there
+    console.print((b"z" * 999 + b"\n") * (LOG_LIMIT // 1000))
+    console.print(b"last\n")
+    console.end()
     assert console.lines[-1] == b"last"
     assert console.log.stat().st_size <= LOG_LIMIT
 
