@@ -48,10 +48,10 @@ def _lay_over(merged: FileTree, layer: FileTree) -> None:
         path + b"/"
         for path, inode in layer.items()
         if (not inode.is_directory or inode.xattrs.get(OPAQUE) == b"y")
-        and (path in merged and (merged[path].is_directory or inode.is_directory))
+        and (not path or (path in merged and merged[path].is_directory))
     )
     if emptied:
-        prefixes = tuple(prefix.lstrip(b"/") if prefix == b"/" else prefix for prefix in emptied)
+        prefixes = tuple(b"" if prefix == b"/" else prefix for prefix in emptied)
         for path in [path for path in merged if path and path.startswith(prefixes)]:
             del merged[path]
     checked: set[bytes] = set()

@@ -150,6 +150,7 @@ class Store:
         Raises:
             CacheError: The cache cannot be written, for example for want of space.
         """
+        self._release(digest)
         try:
             with _locked(self.root / "locks" / digest, fcntl.LOCK_EX, waiting):
                 if not self.has(digest):
@@ -165,8 +166,7 @@ class Store:
 
     def evict(self, digest: str) -> None:
         """Remove a layer, once nobody else reads it; what this store gave out of it is void."""
-        if (descriptor := self._reading.pop(digest, None)) is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        self._release(digest)
         with _locked(self.root / "locks" / digest, fcntl.LOCK_EX):
             self._remove(digest)
 
@@ -227,6 +227,11 @@ class Store:
         }
         (making / SEAL).write_text(json.dumps(seal, indent=1) + "\n")
         making.rename(target)
+
+    def _release(self, digest: str) -> None:
+        """Give up the own reader's lock of a layer: it would keep this store itself waiting."""
+        if (descriptor := self._reading.pop(digest, None)) is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     def _remove(self, digest: str) -> None:
         """Take a layer out of its place in one step, then delete it."""
