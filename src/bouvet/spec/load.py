@@ -32,7 +32,8 @@ def load(source: str, overrides: Sequence[str] = ()) -> Spec:
 
     Args:
         source: A preset's name, or a file's path (it ends in `.toml` or has a `/`).
-        overrides: `key=value` each: a dotted path, and a TOML value (or plain text).
+        overrides: `key=value` each: a dotted path, and plain text, `true`, `false`, or a quoted text, an
+            array or a table of TOML.
 
     Raises:
         SpecError: It cannot be found or read, or anything in it is wrong; the details list all of it.
@@ -94,10 +95,13 @@ def _override(data: dict[str, Any], text: str) -> str | None:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
             return f"--set {text}: '{part}' is a value and has no keys"
-    try:
-        table[parts[-1]] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        table[parts[-1]] = value  # plain text needs no quotes on a command line
+    # Plain text needs no quotes on a command line; sizes and versions are text too.
+    table[parts[-1]] = value
+    if value in {"true", "false"} or value.startswith(("[", "{", '"', "'")):
+        try:
+            table[parts[-1]] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError as error:
+            return f"--set {text}: the value is not valid TOML: {error}"
     return None
 
 

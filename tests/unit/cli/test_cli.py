@@ -1,0 +1,107 @@
+"""The command line: its help, errors and exit statuses, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bouvet.cli.main import COMMANDS
+from bouvet.errors import (
+    AgentError,
+    BouvetError,
+    CacheError,
+    CommandFailed,
+    FormatError,
+    ImageError,
+    LayerError,
+    MachineError,
+    SpecError,
+    ToolMissing,
+    VerifyFailed,
+)
+
+
+def bouvet(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from bouvet.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=cwd,
+    )
+
+
+@pytest.mark.parametrize(
+    "command", [[], *([name] for name in COMMANDS), ["spec", "show"], ["cache", "prune"]]
+)
+def test_every_command_has_help(command: list[str]) -> None:
+    done = bouvet(*command, "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Usage: bouvet")
+
+
+def test_the_version() -> None:
+    assert bouvet("--version").stdout.startswith("bouvet ")
+
+
+def test_each_error_has_an_exit_status_of_its_own() -> None:
+    classes = [
+        BouvetError, SpecError, ToolMissing, CommandFailed, LayerError, CacheError, ImageError, FormatError,
+        VerifyFailed, MachineError, AgentError,
+    ]  # fmt: skip
+    assert [one.exit_code for one in classes] == list(range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["build", "devbx"], "did you mean 'devbox'"),
+        (["build", "--size", "12X"], "is no size"),
+        (["build", "--arch", "mips"], "x86_64"),
+        (["build", "--set", "colour=1"], "colour"),
+        (["nonsense"], "nonsense"),
+        (["spec", "show", "/missing/spec.toml"], "cannot read"),
+    ],
+)
+def test_wrong_usage_is_told_before_anything_is_done(tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = bouvet(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_spec_is_shown_with_its_defaults() -> None:
+    shown = json.loads(bouvet("spec", "show", "base", "--set", "system.hostname=box").stdout)
+    assert shown["system"]["hostname"] == "box"
+    assert shown["free"] == 64 << 20
+
+
+def test_the_schema_lists_the_keys() -> None:
+    schema = json.loads(bouvet("spec", "schema").stdout)
+    assert {"debian", "node", "rust", "system", "size", "free"} <= set(schema["properties"])
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str) -> None:
+    done = bouvet("completion", shell)
+    assert done.returncode == 0, done.stderr
+    assert "_BOUVET_COMPLETE" in done.stdout
+
+
+def test_starting_imports_no_more_than_it_needs() -> None:
+    late = ("pydantic", "rich", "bouvet.pipeline")
+    program = f"import bouvet.cli, sys; print([name for name in {late} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_empty_cache_is_listed(empty_cache: Path) -> None:
+    assert json.loads(bouvet("cache", "ls", "--json").stdout) == []
+    assert json.loads(bouvet("cache", "prune", "--all", "--json").stdout) == []
+    assert empty_cache.is_dir()

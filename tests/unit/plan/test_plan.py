@@ -1,0 +1,64 @@
+"""Plans: which steps, and what changes their digests."""
+
+from __future__ import annotations
+
+import pytest
+
+from bouvet.plan import Step, plan_layers
+from bouvet.spec import load
+
+CODE = {"debian": "1", "node": "1", "rust": "1", "system": "1", "agent": "1"}
+
+
+def plan(preset: str = "devbox", *overrides: str, agent: str = "a", **code: str) -> dict[str, Step]:
+    steps = plan_layers(load(preset, overrides), "x86_64", code=CODE | code, agent=agent)
+    return {step.name: step for step in steps}
+
+
+def changed(*overrides: str, agent: str = "a", **code: str) -> set[str]:
+    """Return the names of the steps whose digests differ from the devbox's own."""
+    before, after = plan(), plan("devbox", *overrides, agent=agent, **code)
+    return {name for name in before if name not in after or before[name].digest != after[name].digest}
+
+
+def test_the_presets_steps() -> None:
+    assert list(plan("devbox")) == ["debian", "node", "rust", "system", "agent"]
+    assert list(plan("base")) == ["debian", "system", "agent"]
+    assert list(plan("base", "agent=false")) == ["debian", "system"]
+
+
+def test_a_plan_is_the_same_twice() -> None:
+    assert changed() == set()
+
+
+def test_the_order_of_packages_does_not_matter() -> None:
+    packages = list(load("devbox").debian.packages)
+    reversed_text = str(packages[::-1]).replace("'", '"')
+    assert changed(f"debian.packages={reversed_text}") == set()
+
+
+@pytest.mark.parametrize(
+    ("override", "names"),
+    [
+        ("system.hostname=other", {"system"}),
+        ("node.npm=10", {"node"}),
+        ("debian.suite=trixie", {"debian", "rust", "system", "agent"}),
+        ("free=0", set()),
+    ],
+)
+def test_a_changed_value_changes_what_depends_on_it(override: str, names: set[str]) -> None:
+    assert changed(override) == names
+
+
+def test_changed_code_changes_what_it_makes_and_what_reads_that() -> None:
+    assert changed(node="2") == {"node"}
+    assert changed(debian="2") == {"debian", "rust", "system", "agent"}
+
+
+def test_another_agent_is_another_layer() -> None:
+    assert changed(agent="b") == {"agent"}
+
+
+def test_the_architecture_is_part_of_every_layer_with_programs() -> None:
+    other = {s.name: s for s in plan_layers(load("devbox"), "aarch64", code=CODE, agent="a")}
+    assert all(step.digest != other[name].digest for name, step in plan().items())
