@@ -6,7 +6,7 @@ The root lies in the inode and has room for four entries; every other node fills
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from bouvet.errors import FormatError
@@ -55,8 +55,10 @@ def join(mappings: Iterable[Mapping]) -> list[Mapping]:
     return joined
 
 
-def normalize(mappings: Iterable[Mapping]) -> list[Mapping]:
+def normalize(mappings: list[Mapping]) -> list[Mapping]:
     """Return the extents for these mappings: joined where possible, split where too long."""
+    if len(mappings) == 1 and mappings[0].length <= MAX_EXTENT_BLOCKS:
+        return mappings
     return [
         Mapping(logical + offset, physical + offset, min(length - offset, MAX_EXTENT_BLOCKS))
         for logical, physical, length in join(mappings)
@@ -84,7 +86,7 @@ def node_count(entries: int) -> int:
 
 
 def encode_tree(
-    extents: list[Mapping], node_blocks: list[int], owner: int
+    extents: Sequence[Mapping], node_blocks: Sequence[int], owner: int
 ) -> tuple[bytes, list[tuple[int, bytes]]]:
     """Return the root (60 bytes) and the other nodes, each with its block's number.
 

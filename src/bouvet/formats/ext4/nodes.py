@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bouvet.errors import FormatError
@@ -36,7 +37,7 @@ class Node:
         parent: The directory that holds that path; the root's is itself.
         number: The inode number.
         links: Number of names; for a directory also `.` and its children's `..`.
-        children: A directory's entries.
+        children: A directory's entries; None for what is none.
         leaves: A large directory's hash tree leaves.
         extents: Where the content lies.
         extent_nodes: The blocks of the extent tree outside of the inode.
@@ -49,10 +50,10 @@ class Node:
     parent: Node | None = field(default=None, repr=False)
     number: int = 0
     links: int = 0
-    children: dict[bytes, Node] = field(default_factory=dict, repr=False)
-    leaves: list[Leaf] = field(default_factory=list, repr=False)
-    extents: list[Mapping] = field(default_factory=list)
-    extent_nodes: list[int] = field(default_factory=list)
+    children: dict[bytes, Node] | None = field(default=None, repr=False)
+    leaves: Sequence[Leaf] = field(default=(), repr=False)
+    extents: Sequence[Mapping] = ()
+    extent_nodes: Sequence[int] = ()
     xattrs: EncodedXattrs = NO_XATTRS
     xattr_block: int = 0
 
@@ -78,10 +79,10 @@ def number_nodes(tree: FileTree, timestamp: int) -> list[Node]:
     for path in sorted(tree):
         if path:
             hierarchy.add(path, tree[path])
-    lost_and_found = hierarchy.root.children.get(LOST_AND_FOUND)
+    if LOST_AND_FOUND not in tree and LOST_AND_FOUND not in hierarchy.directories:
+        hierarchy.add(LOST_AND_FOUND, directory(0o700, mtime=timestamp))
+    lost_and_found = hierarchy.directories.get(LOST_AND_FOUND)
     if lost_and_found is None:
-        lost_and_found = hierarchy.add(LOST_AND_FOUND, directory(0o700, mtime=timestamp))
-    if not lost_and_found.inode.is_directory:
         raise FormatError("lost+found is not a directory", hint="e2fsck needs that name for itself")
     root = hierarchy.root
     root.number = ROOT_INODE
@@ -92,7 +93,13 @@ def number_nodes(tree: FileTree, timestamp: int) -> list[Node]:
 
 
 class _Hierarchy:
-    """The directories and inodes found so far."""
+    """The directories and inodes found so far.
+
+    Attributes:
+        root: The root directory.
+        directories: All directories by path.
+        nodes: All inodes, each once.
+    """
 
     def __init__(self, tree: FileTree, timestamp: int) -> None:
         self._tree = tree
@@ -104,7 +111,8 @@ class _Hierarchy:
         self.root = _checked_node(root, b"")
         self.root.parent = self.root
         self.root.links = 2
-        self._directories: dict[bytes, Node] = {b"": self.root}
+        self.root.children = {}
+        self.directories: dict[bytes, Node] = {b"": self.root}
         self._by_identity[id(root)] = self.root
         self.nodes = [self.root]
 
@@ -116,7 +124,7 @@ class _Hierarchy:
                 f"{_shown(path)}: not a path that ext4 can hold",
                 hint=f"paths are relative, with names of 1 to {MAX_NAME} bytes, none of them . or ..",
             )
-        parent = self._directories.get(parent_path) or self._make_directory(parent_path)
+        parent = self.directories.get(parent_path) or self._make_directory(parent_path)
         node = self._by_identity.get(id(inode))
         if node is None:
             node = _checked_node(inode, path)
@@ -124,11 +132,13 @@ class _Hierarchy:
             self.nodes.append(node)
             node.parent = parent
             if inode.is_directory:
-                self._directories[path] = node
+                self.directories[path] = node
+                node.children = {}
                 node.links = 1
                 parent.links += 1
         elif inode.is_directory:
             raise FormatError(f"{_shown(path)}: a directory cannot have a second name")
+        assert parent.children is not None
         parent.children[name] = node
         node.links += 1
         if node.links > MAX_LINKS and not inode.is_directory:
@@ -138,12 +148,12 @@ class _Hierarchy:
     def _make_directory(self, path: bytes) -> Node:
         """Make a missing directory and its missing parents; no recursion, paths can be deep."""
         missing = []
-        while path not in self._directories:
+        while path not in self.directories:
             if path in self._tree:
                 raise FormatError(f"{_shown(path)}: files lie below it, but it is not a directory")
             missing.append(path)
             path = path.rpartition(b"/")[0]
-        node = self._directories[path]
+        node = self.directories[path]
         for absent in reversed(missing):
             node = self.add(absent, directory(mtime=self._timestamp))
         return node

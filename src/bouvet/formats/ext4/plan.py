@@ -159,7 +159,9 @@ def plan_filesystem(tree: FileTree, options: Ext4Options) -> Ext4Plan:
     for node in nodes:
         if node.children:
             node.leaves = plan_leaves(sorted(node.children), options.hash_seed.bytes)
-            _check_leaves(node)
+            if len(node.leaves) > MAX_LEAVES:
+                path = node.path.decode(errors="backslashreplace")
+                raise FormatError(f"/{path}: {len(node.children)} names are too many for one directory")
     contents: dict[int, Content] = {}
 
     def content_for(descriptors: int) -> Content:
@@ -180,8 +182,8 @@ def plan_filesystem(tree: FileTree, options: Ext4Options) -> Ext4Plan:
         size = options.size
     content = content_for(geometry.descriptors)
     for node in nodes:
-        node.extents = content.extents.get(node.number, [])
-        node.extent_nodes = content.extent_nodes.get(node.number, [])
+        node.extents = content.extents.get(node.number, ())
+        node.extent_nodes = content.extent_nodes.get(node.number, ())
         node.xattr_block = content.xattr_blocks.get(node.number, 0)
     return Ext4Plan(
         options=options,
@@ -194,12 +196,6 @@ def plan_filesystem(tree: FileTree, options: Ext4Options) -> Ext4Plan:
         * sum(extent.length for node in nodes if node.inode.is_regular for extent in node.extents),
         used=_used_runs(content, geometry),
     )
-
-
-def _check_leaves(node: Node) -> None:
-    if len(node.leaves) > MAX_LEAVES:
-        path = node.path.decode(errors="backslashreplace")
-        raise FormatError(f"/{path}: {len(node.children)} names are too many for one directory")
 
 
 def _place_content(nodes: list[Node], descriptors: int) -> Content:

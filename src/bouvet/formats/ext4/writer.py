@@ -183,6 +183,7 @@ class _Metadata:
 
     def _directory(self, node: Node) -> bytes:
         assert node.parent is not None
+        assert node.children is not None
         entries = {
             name: (child.number, FILE_TYPES[child.inode.mode >> 12]) for name, child in node.children.items()
         }
