@@ -21,6 +21,7 @@ from bouvet.errors import BouvetError, LayerCorrupt
 from bouvet.events import Listener, Note, StepFinished, StepProgress, StepStarted, ToolOutput, ignore
 from bouvet.formats import ext4, tree
 from bouvet.formats.tree import FileTree
+from bouvet.image import oci
 from bouvet.image.output import replacing
 from bouvet.layers import agent as agent_layer
 from bouvet.layers import makers
@@ -30,16 +31,21 @@ from bouvet.layers.store import Entry, Layer, Store, default_root
 from bouvet.layers.writer import LayerWriter
 from bouvet.plan import Step, digest_of, plan_layers
 from bouvet.spec import Architecture, Spec
+from bouvet.vm.kernel import KernelCache, parse_kernel
 
 __all__ = [
     "BuildResult",
+    "ExportResult",
     "Order",
     "as_json",
     "build",
     "cached_layers",
     "default_root",
+    "export",
+    "kernel_cache",
     "make_layers",
     "merged_tree",
+    "parse_kernel",
     "prune_cache",
 ]
 
@@ -70,6 +76,17 @@ class BuildResult:
     layers: tuple[tuple[str, str], ...]
     unchanged: bool
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """What an export came to: the archive, its size in bytes, and the digests in it."""
+
+    archive: Path
+    size: int
+    manifest: str
+    configuration: str
+    layers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -165,6 +182,59 @@ def build(
     )
 
 
+def export(
+    order: Order,
+    target: Path,
+    *,
+    refresh: bool = False,
+    cache: Path | None = None,
+    listener: Listener = ignore,
+) -> ExportResult:
+    """Write an OCI archive, which is a docker-archive too, with one layer a step.
+
+    Args:
+        order: What to build; its name is the container image's.
+        target: The archive's path; it appears whole or not at all.
+        refresh: Make every layer anew, whatever the cache has.
+        cache: The cache's directory; the user's by default.
+        listener: Is told of the progress.
+
+    Raises:
+        BouvetError: A step or the archive failed; an archive that was there before is left as it was.
+    """
+    written: list[oci.OciDigests] = []
+
+    def work(renew: bool, store: Store) -> None:
+        layers = make_layers(order, store, renew, listener)
+        listener(StepStarted("archive", "asked for"))
+        started = time.monotonic()
+        trees = [(layer.name, layer.tree) for layer in layers]
+        trees.append(("manifest", _manifest_tree(order, layers)))
+        configuration = oci.OciConfiguration(
+            architecture=order.architecture,
+            created=max(0, _newest(layers) // 1_000_000_000),
+            name=order.name,
+            environment=(("PATH", ":".join(order.spec.system.path)), *order.spec.system.environment.items()),
+            command=("/bin/bash",),
+            working_directory="/root",
+        )
+        with replacing(target) as descriptor:
+            digests = oci.write_archive(
+                [oci.OciLayer(name, content, f"bouvet {name}") for name, content in trees],
+                configuration,
+                descriptor,
+                progress=lambda fraction: listener(StepProgress("archive", "writing", fraction)),
+            )
+        written.append(digests)
+        outcome = f"{target}, {digests.size / (1 << 20):.1f} MiB, {len(trees)} layers"
+        listener(StepFinished("archive", time.monotonic() - started, outcome))
+
+    with Store(cache or default_root()) as store:
+        _renewing_corrupt_layers(lambda renew: work(renew, store), store, refresh=refresh, listener=listener)
+    digests = written[-1]
+    return ExportResult(target, digests.size, digests.manifest, digests.configuration, digests.layers)
+
+
 def make_layers(order: Order, store: Store, refresh: bool, listener: Listener) -> list[Layer]:
     """Return the order's layers, lowest first, making those that the cache does not have.
 
@@ -190,13 +260,21 @@ def make_layers(order: Order, store: Store, refresh: bool, listener: Listener) -
 
 def merged_tree(order: Order, layers: Sequence[Layer]) -> FileTree:
     """Return the image's tree: the layers laid over each other, and the manifest on top."""
+    return merge([*(layer.tree for layer in layers), _manifest_tree(order, layers)])
+
+
+def _manifest_tree(order: Order, layers: Sequence[Layer]) -> FileTree:
     content = json.dumps(order.manifest, indent=1, sort_keys=True).encode() + b"\n"
-    newest = max((inode.mtime for layer in layers for inode in layer.tree.values()), default=0)
-    own = {
+    newest = _newest(layers)
+    return {
         MANIFEST.rpartition(b"/")[0]: tree.directory(mtime=newest),
         MANIFEST: tree.regular_file(content, mtime=newest),
     }
-    return merge([*(layer.tree for layer in layers), own])
+
+
+def _newest(layers: Sequence[Layer]) -> int:
+    """Return the newest time of the layers' entries, which is the image's time, in nanoseconds."""
+    return max((inode.mtime for layer in layers for inode in layer.tree.values()), default=0)
 
 
 def _renewing_corrupt_layers(
@@ -277,14 +355,13 @@ def _write_image(order: Order, layers: Sequence[Layer], target: Path, listener: 
     listener(StepStarted("image", "changed" if target.exists() else "not there"))
     identity = uuid.UUID(bytes=bytes.fromhex(order.digest)[:16], version=4)
     content = merged_tree(order, layers)
-    newest = max((inode.mtime for inode in content.values()), default=0)
     options = ext4.Ext4Options(
         label=order.spec.label,
         uuid=identity,
         hash_seed=identity,
         size=order.spec.size,
         free=0 if order.spec.size is not None else order.spec.free,
-        timestamp=max(0, newest // 1_000_000_000),
+        timestamp=max(0, _newest(layers) // 1_000_000_000),
     )
     plan = ext4.plan_filesystem(content, options)
     with replacing(target) as descriptor:
@@ -371,11 +448,14 @@ def prune_cache(unused_for: float, *, downloads: bool) -> tuple[list[Entry], int
         return removed, freed + (store.prune_downloads() if downloads else 0)
 
 
+def kernel_cache() -> KernelCache:
+    """Return the user's cache of kernels."""
+    return KernelCache(default_root() / "kernels")
+
+
 def as_json(result: object) -> dict[str, Any]:
     """Return a result's attributes for `--json`, paths as text."""
     assert dataclasses.is_dataclass(result)
     assert not isinstance(result, type)
-    return {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in dataclasses.asdict(result).items()
-    }
+    found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(result), default=str))
+    return found

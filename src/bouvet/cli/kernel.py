@@ -1,0 +1,62 @@
+"""`bouvet kernel`: kernels to boot images with."""
+
+from __future__ import annotations
+
+import click
+
+from bouvet import pipeline
+from bouvet.cli.options import output_options, print_json
+from bouvet.cli.progress import progress
+from bouvet.errors import KernelError
+from bouvet.plan import ARCHITECTURES, host_architecture
+
+
+@click.group("kernel")
+def command() -> None:
+    """List, fetch and show kernels to boot images with."""
+
+
+@command.command("ls")
+@click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
+def list_kernels(as_json: bool) -> None:
+    """List the cached kernels."""
+    kernels = pipeline.kernel_cache().list()
+    if as_json:
+        print_json([pipeline.as_json(kernel) for kernel in kernels])
+        return
+    for kernel in kernels:
+        click.echo(f"{kernel.digest[:12]}  {kernel.architecture:8}  {kernel.release:28}  {kernel.name}")
+
+
+@command.command("fetch")
+@click.argument("kernel", default="debian")
+@click.option("--arch", type=click.Choice(ARCHITECTURES), help="The architecture; the host's if not given.")
+@output_options
+def fetch(kernel: str, arch: str | None, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Fetch a kernel: 'debian' (the newest cloud kernel), 'file:PATH', or 'url:URL#sha256=DIGEST'."""
+    source = pipeline.parse_kernel(kernel, arch or host_architecture())
+    with progress(quiet=quiet, verbose=verbose) as listener:
+        found = pipeline.kernel_cache().fetch(source, listener=listener)
+    _show(pipeline.as_json(found), as_json)
+
+
+@command.command("show")
+@click.argument("kernel", default="debian")
+@click.option("--arch", type=click.Choice(ARCHITECTURES), help="The architecture; the host's if not given.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def show(kernel: str, arch: str | None, as_json: bool) -> None:
+    """Show what is known about a cached kernel."""
+    found = pipeline.kernel_cache().find(pipeline.parse_kernel(kernel, arch or host_architecture()))
+    if found is None:
+        raise KernelError(f"the kernel '{kernel}' is not in the cache", hint=f"bouvet kernel fetch {kernel}")
+    _show(pipeline.as_json(found), as_json)
+
+
+def _show(row: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        print_json(row)
+        return
+    for key, value in row.items():
+        values = value if isinstance(value, list) else [value]
+        for one in values:
+            click.echo(f"{key + ':':14}{one}")
