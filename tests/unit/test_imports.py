@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "plan": EVENTS | {"bouvet.spec"},
     # Make, pack, boot, talk.
     "layers": HOST | {"bouvet.plan", "bouvet.formats"},
-    "image": HOST | {"bouvet.formats", "bouvet.layers.tree"},
+    "image": HOST | {"bouvet.formats", "bouvet.layers.merge"},
     # All of formats: the guest's kernel modules travel on a small ext4 disk, the initramfs is a cpio
     # archive, and the devices are virtio.
     "vm": HOST | {"bouvet.formats"},
