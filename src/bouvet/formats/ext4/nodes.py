@@ -121,7 +121,7 @@ class _Hierarchy:
         parent_path, _, name = path.rpartition(b"/")
         if not name or name in (b".", b"..") or len(name) > MAX_NAME or b"\0" in path or path[:1] == b"/":
             raise FormatError(
-                f"{_shown(path)}: not a path that ext4 can hold",
+                f"{show_path(path)}: not a path that ext4 can hold",
                 hint=f"paths are relative, with names of 1 to {MAX_NAME} bytes, none of them . or ..",
             )
         parent = self.directories.get(parent_path) or self._make_directory(parent_path)
@@ -137,12 +137,12 @@ class _Hierarchy:
                 node.links = 1
                 parent.links += 1
         elif inode.is_directory:
-            raise FormatError(f"{_shown(path)}: a directory cannot have a second name")
+            raise FormatError(f"{show_path(path)}: a directory cannot have a second name")
         assert parent.children is not None
         parent.children[name] = node
         node.links += 1
         if node.links > MAX_LINKS and not inode.is_directory:
-            raise FormatError(f"{_shown(path)}: a file cannot have more than {MAX_LINKS} names")
+            raise FormatError(f"{show_path(path)}: a file cannot have more than {MAX_LINKS} names")
         return node
 
     def _make_directory(self, path: bytes) -> Node:
@@ -150,7 +150,7 @@ class _Hierarchy:
         missing = []
         while path not in self.directories:
             if path in self._tree:
-                raise FormatError(f"{_shown(path)}: files lie below it, but it is not a directory")
+                raise FormatError(f"{show_path(path)}: files lie below it, but it is not a directory")
             missing.append(path)
             path = path.rpartition(b"/")[0]
         node = self.directories[path]
@@ -165,7 +165,7 @@ def _checked_node(inode: Inode, path: bytes) -> Node:
         _check(inode)
         return Node(inode, path, xattrs=encode_xattrs(inode.xattrs))
     except FormatError as error:
-        raise FormatError(f"{_shown(path)}: {error.message}", hint=error.hint) from error
+        raise FormatError(f"{show_path(path)}: {error.message}", hint=error.hint) from error
 
 
 def _check(inode: Inode) -> None:
@@ -194,5 +194,6 @@ def _check_content(inode: Inode) -> None:
             raise FormatError(f"the content's segment at {start} is out of order or not aligned")
 
 
-def _shown(path: bytes) -> str:
+def show_path(path: bytes) -> str:
+    """Return a path for messages, whatever bytes it has."""
     return "/" + path.decode(errors="backslashreplace")

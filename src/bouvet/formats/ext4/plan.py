@@ -12,7 +12,7 @@ from bouvet.formats.ext4.directory import MAX_LEAVES, block_count, plan_leaves
 from bouvet.formats.ext4.extents import Mapping, node_count, normalize, sequential
 from bouvet.formats.ext4.geometry import Demand, Geometry, exact_geometry, smallest_geometry
 from bouvet.formats.ext4.inodes import FIRST_INODE, MAX_SECONDS
-from bouvet.formats.ext4.nodes import Node, number_nodes
+from bouvet.formats.ext4.nodes import Node, number_nodes, show_path
 from bouvet.formats.tree import ByteSource, FileTree
 
 MAX_LABEL = 16
@@ -137,7 +137,7 @@ class Ext4Plan:
     @property
     def inode_count(self) -> int:
         """Inodes in use, the ten reserved ones included."""
-        return FIRST_INODE - 1 + len(self.nodes) - 1
+        return _used_inodes(self.nodes)
 
     @property
     def free_inodes(self) -> int:
@@ -160,8 +160,7 @@ def plan_filesystem(tree: FileTree, options: Ext4Options) -> Ext4Plan:
         if node.children:
             node.leaves = plan_leaves(sorted(node.children), options.hash_seed.bytes)
             if len(node.leaves) > MAX_LEAVES:
-                path = node.path.decode(errors="backslashreplace")
-                raise FormatError(f"/{path}: {len(node.children)} names are too many for one directory")
+                raise FormatError(f"{show_path(node.path)}: {len(node.children)} names are too many for ext4")
     contents: dict[int, Content] = {}
 
     def content_for(descriptors: int) -> Content:
@@ -171,7 +170,7 @@ def plan_filesystem(tree: FileTree, options: Ext4Options) -> Ext4Plan:
 
     demand = Demand(
         content_end=lambda descriptors: content_for(descriptors).end,
-        inodes=FIRST_INODE - 1 + len(nodes) - 1,
+        inodes=_used_inodes(nodes),
         journal_blocks=options.journal_size // BLOCK_SIZE,
     )
     if options.size is None:
@@ -196,6 +195,11 @@ def plan_filesystem(tree: FileTree, options: Ext4Options) -> Ext4Plan:
         * sum(extent.length for node in nodes if node.inode.is_regular for extent in node.extents),
         used=_used_runs(content, geometry),
     )
+
+
+def _used_inodes(nodes: list[Node]) -> int:
+    """Return how many inodes are in use: the root is one of those that are reserved."""
+    return FIRST_INODE - 1 + len(nodes) - 1
 
 
 def _place_content(nodes: list[Node], descriptors: int) -> Content:

@@ -5,7 +5,7 @@ Source: the Linux kernel's documentation, Documentation/filesystems/ext4/super.r
 
 from __future__ import annotations
 
-from bouvet.formats.ext4.blocks import BLOCKS_PER_GROUP, RESERVED_DESCRIPTOR_BLOCKS
+from bouvet.formats.ext4.blocks import BLOCK_SIZE, BLOCKS_PER_GROUP, RESERVED_DESCRIPTOR_BLOCKS
 from bouvet.formats.ext4.checksum import superblock_checksum
 from bouvet.formats.ext4.inodes import JOURNAL_INODE
 from bouvet.formats.ext4.plan import Ext4Plan
@@ -39,7 +39,7 @@ def encode_superblock(plan: Ext4Plan, group: int, journal_copy: bytes) -> bytes:
         journal_copy: The journal inode's block map and size, 68 bytes; empty without a journal.
     """
     geometry, options = plan.geometry, plan.options
-    free_blocks = plan.free_bytes // 4096
+    free_blocks = plan.free_bytes // BLOCK_SIZE
     time, time_hi = options.timestamp & 0xFFFFFFFF, options.timestamp >> 32
     compat = (*COMPAT, "has_journal") if journal_copy else COMPAT
     record = Superblock(
