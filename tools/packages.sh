@@ -55,6 +55,7 @@ for group; do
         need shellcheck shellcheck
         need skopeo skopeo
         need systemd systemd-analyze
+        need umoci umoci
         need uidmap newuidmap newgidmap
         ;;
     *)

@@ -50,7 +50,8 @@ def write_layer(tree: FileTree, lower: FileTree, sink: Sink) -> None:
 
     Names ascend by component, parents first: the order in which most layers' content is stored, so that
     it is read from start to end. Sockets are left out: tar has no such type, and one without its process
-    is of no use. So are removals of what is not there.
+    is of no use. So are removals of what is not there. An extended attribute without a value does not
+    survive: in pax, a record without a value stands for none.
 
     Args:
         tree: The layer, with overlayfs' whiteouts. Missing parents stay missing.
