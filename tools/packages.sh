@@ -55,8 +55,8 @@ for group; do
         need shellcheck shellcheck
         need skopeo skopeo
         need systemd systemd-analyze
-        need umoci umoci
         need uidmap newuidmap newgidmap
+        need umoci umoci
         ;;
     *)
         echo "usage: tools/packages.sh [python] [build] [test]" >&2
