@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import json
 import os
+import platform
 import select
 import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from bouvet.errors import ToolMissing
+from bouvet.vm.accelerator import choose_accelerator
+from bouvet.vm.kernel import KernelCache, parse_kernel
+from bouvet.vm.machine import Accelerator
 
 TOOL_PATH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
 """Debian keeps administrators' programs off an ordinary user's PATH; bouvet finds them all the same."""
@@ -21,6 +32,9 @@ USER_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 REQUIRABLE = frozenset({"root", "kvm", "tools"})
 """What BOUVET_REQUIRE may list: what a test may then not be skipped for the lack of."""
+
+SECONDS_TO_BUILD = 1800.0
+"""How long an image may take whose packages have to be downloaded over a slow line."""
 
 SECONDS_TO_VANISH = 3.0
 """How long a process may outlive the test that started it: the kernel needs a moment for a killed one."""
@@ -62,6 +76,20 @@ def has_tool(name: str) -> bool:
     return shutil.which(name, path=TOOL_PATH) is not None
 
 
+@functools.cache
+def lack_of_kvm() -> str | None:
+    """Return why KVM cannot be used, or None. Where there is a device a guest is run to find out."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "needs /dev/kvm"
+    cache = USER_CACHE / "bouvet" / "kernels"
+    try:
+        kernel = KernelCache(cache).get(parse_kernel("debian", platform.machine()))
+        choice = choose_accelerator(kernel, cache)
+    except ToolMissing as error:
+        return f"needs KVM: {error.message}"
+    return None if choice.accelerator is Accelerator.KVM else f"needs KVM: {choice.reason}"
+
+
 def _lacks(item: pytest.Item) -> Iterator[tuple[str, str]]:
     """Yield the kind and a description of each thing that a test needs and does not have."""
     if item.get_closest_marker("needs_root") and not is_root():
@@ -69,6 +97,8 @@ def _lacks(item: pytest.Item) -> Iterator[tuple[str, str]]:
     for marker in item.iter_markers("needs_tool"):
         if missing := [name for name in marker.args if not has_tool(name)]:
             yield "tools", f"needs {', '.join(missing)}"
+    if item.get_closest_marker("needs_kvm") and (lack := lack_of_kvm()):
+        yield "kvm", lack
 
 
 # --- Caches -------------------------------------------------------------------------------------------
@@ -88,6 +118,63 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache for one test, in XDG_CACHE_HOME as well; the path of bouvet's directory in it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "bouvet"
+
+
+# --- Images -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """An image that `bouvet build` has made, for all tests of a run; they must not change it.
+
+    Attributes:
+        path: The ext4 file.
+        agent: The guest agent's binary beside it.
+        digest: The digest over what it was made from.
+        size: Its size in bytes.
+    """
+
+    path: Path
+    agent: Path
+    digest: str
+    size: int
+
+
+@pytest.fixture(scope="session")
+def base_image() -> Iterator[BuiltImage]:
+    """The preset `base`: the smallest image that boots and serves."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="bouvet-test-") as directory:
+        yield build_image("base", Path(directory))
+
+
+@pytest.fixture(scope="session")
+def devbox_image() -> Iterator[BuiltImage]:
+    """The preset `devbox`: the image of `make rootfs`, which fills the same cache."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="bouvet-test-") as directory:
+        yield build_image("devbox", Path(directory))
+
+
+def build_image(preset: str, directory: Path, *options: str) -> BuiltImage:
+    """Build an image as a user does, with the layers of the user's cache."""
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("bouvet"),
+            "build",
+            preset,
+            "--output",
+            directory,
+            "--json",
+            *options,
+        ],
+        env={**os.environ, "XDG_CACHE_HOME": str(USER_CACHE)},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_TO_BUILD,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    return BuiltImage(Path(result["image"]), Path(result["agent"]), result["digest"], result["size"])
 
 
 # --- Leaks --------------------------------------------------------------------------------------------
