@@ -2,7 +2,7 @@
 
 Compares, interleaved and each ended by fsync:
 
-- `writer`: planning and writing the image from a layer-like blob;
+- `writer`: planning and writing the image from a cached layer;
 - `cp`: copying that image, the least that any way of making it could cost;
 - `mke2fs`: unpacking a tar of the same files and `mke2fs -d`, the usual way without a mount.
 
@@ -31,36 +31,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bouvet.formats.ext4 import Ext4Options, plan_filesystem, write_filesystem
-from bouvet.formats.tree import BLOCK, FileTree, Inode, Segment
+from bouvet.formats.tree import FileTree
+from bouvet.layers.store import Store
+from bouvet.layers.writer import LayerWriter
 
 ENVIRONMENT = {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin", "LC_ALL": "C.UTF-8"}
-COPY_BUFFER = 256 << 10
 DEVBOX_ENTRIES = 28_000
 DEVBOX_BYTES = 1_600_000_000
 FILES_IN_DIRECTORY = 10
-
-
-class FileSource:
-    """A blob on disk as a byte source."""
-
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return bytes of the blob."""
-        return os.pread(self._descriptor, length, offset)
-
-    def copy(self, offset: int, length: int, target: int, target_offset: int) -> None:
-        """Copy bytes of the blob to a file."""
-        buffer = bytearray(COPY_BUFFER)
-        end = offset + length
-        while offset < end:
-            view = memoryview(buffer)[: min(COPY_BUFFER, end - offset)]
-            count = os.preadv(self._descriptor, [view], offset)
-            if not count:
-                raise EOFError(f"the blob ends at {offset}")
-            os.pwrite(target, view[:count], target_offset)
-            offset, target_offset = offset + count, target_offset + count
 
 
 def make_tar(path: Path, entries: int, size: int) -> None:
@@ -84,45 +62,14 @@ def make_tar(path: Path, entries: int, size: int) -> None:
             archive.addfile(info, io.BytesIO((noise * repeated)[start : start + info.size]))
 
 
-def load(tar: Path, blob: Path) -> FileTree:
-    """Turn a tar into a tree over a blob in which each file's content begins at a block."""
-    tree: FileTree = {}
-    pending: list[tuple[Inode, int]] = []
-    with tarfile.open(tar) as archive, blob.open("wb") as out:
-        for member in archive:
-            path = os.fsencode(member.name.removeprefix("./").strip("/"))
-            if path in (b"", b"."):
-                continue
-            if member.islnk():
-                tree[path] = tree[os.fsencode(member.linkname.removeprefix("./"))]
-                continue
-            inode = Inode(
-                kind(member) | member.mode & 0o7777, member.uid, member.gid, int(member.mtime) * 10**9
-            )
-            tree[path] = inode
-            if member.issym():
-                inode.target = os.fsencode(member.linkname)
-            elif member.isdev():
-                inode.device = (member.devmajor, member.devminor)
-            elif member.isreg() and member.size:
-                inode.size = member.size
-                pending.append((inode, out.tell()))
-                content = archive.extractfile(member)
-                assert content is not None
-                shutil.copyfileobj(content, out)
-                out.write(bytes(-member.size % BLOCK))
-    source = FileSource(blob)
-    for inode, offset in pending:
-        inode.segments = (Segment(0, inode.size, source, offset),)
-    return tree
+def load(tar: Path, store: Store) -> FileTree:
+    """Make a layer of a tar, as a build does."""
 
+    def fill(writer: LayerWriter) -> None:
+        with tar.open("rb") as stream:
+            writer.add_tar(stream)
 
-def kind(member: tarfile.TarInfo) -> int:
-    kinds = {
-        tarfile.DIRTYPE: 0o040000, tarfile.SYMTYPE: 0o120000, tarfile.CHRTYPE: 0o020000,
-        tarfile.BLKTYPE: 0o060000, tarfile.FIFOTYPE: 0o010000,
-    }  # fmt: skip
-    return kinds.get(member.type, 0o100000)
+    return store.make("bench", "0" * 64, fill, lambda: None).tree
 
 
 def synchronize(path: Path) -> None:
@@ -210,8 +157,7 @@ def measure(
     return seconds
 
 
-def compare(tar: Path, work: Path, count: int) -> Result:
-    tree = load(tar, work / "blob")
+def compare(tar: Path, tree: FileTree, work: Path, count: int) -> Result:
     plan = plan_filesystem(tree, Ext4Options())
     original, image, target, root = (work / name for name in ("original", "image", "target", "root"))
     write(tree, original)
@@ -264,7 +210,8 @@ def main() -> int:
             run("tar", "--one-file-system", "-cf", tar, "-C", arguments.directory, ".")
         elif not arguments.tar:
             make_tar(tar, arguments.entries, arguments.bytes)
-        result = compare(tar, work, arguments.count)
+        with Store(work / "cache") as store:
+            result = compare(tar, load(tar, store), work, arguments.count)
     if arguments.json:
         derived = {
             "overhead": result.overhead,
