@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bouvet.errors import FormatError, ImageError
+from bouvet.errors import FormatError, ImageError, LayerCorrupt
 from bouvet.formats.ext4 import Ext4Options, Ext4Reader, plan_filesystem, write_filesystem
 from bouvet.formats.ext4.inodes import MAX_SECONDS, MIN_SECONDS
 from bouvet.formats.tree import FileTree, Inode, MemorySource, Segment, directory, regular_file, symlink
@@ -149,6 +149,24 @@ def test_progress_rises_to_one(tmp_path: Path) -> None:
     assert len(told) >= 5
     assert told == sorted(told)
     assert told[-1] == 1
+
+
+class CorruptSource(MemorySource):
+    """A layer whose second half is not what it was."""
+
+    def copy(self, offset: int, length: int, target: int, target_offset: int) -> None:
+        super().copy(offset, length // 2, target, target_offset)
+        raise LayerCorrupt("a cached layer is corrupt", digest="abc")
+
+
+def test_an_interrupted_image_is_no_file_system(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    source = CorruptSource(trees.noise(1 << 20))
+    tree = {b"f": Inode(0o100644, size=1 << 20, segments=(Segment(0, 1 << 20, source, 0),))}
+    with pytest.raises(LayerCorrupt):
+        oracles.make_image(image, tree)
+    with pytest.raises(FormatError, match="no ext4"):
+        Ext4Reader(image)
 
 
 @pytest.mark.needs_root
