@@ -44,11 +44,11 @@ def is_whiteout(inode: Inode) -> bool:
 def _lay_over(merged: FileTree, layer: FileTree) -> None:
     """Lay one layer over the tree, in place."""
     # What goes is found first: a removal concerns the layers below only, whatever the entries' order.
+    filled = _filled_directories(merged)
     emptied = tuple(
         path + b"/"
         for path, inode in layer.items()
-        if (not inode.is_directory or inode.xattrs.get(OPAQUE) == b"y")
-        and (not path or (path in merged and merged[path].is_directory))
+        if path in filled and (not inode.is_directory or inode.xattrs.get(OPAQUE) == b"y")
     )
     if emptied:
         prefixes = tuple(b"" if prefix == b"/" else prefix for prefix in emptied)
@@ -62,6 +62,18 @@ def _lay_over(merged: FileTree, layer: FileTree) -> None:
             merged.pop(path, None)
         else:
             merged[path] = inode
+
+
+def _filled_directories(tree: FileTree) -> set[bytes]:
+    """Return the paths that something lies below, whether they are entries themselves or not."""
+    filled: set[bytes] = set()
+    for path in tree:
+        while path:
+            path = path.rpartition(b"/")[0]  # noqa: PLW2901  (walks up)
+            if path in filled:
+                break
+            filled.add(path)
+    return filled
 
 
 def _check_parents(path: bytes, layer: FileTree, merged: FileTree, checked: set[bytes]) -> None:

@@ -83,6 +83,11 @@ def test_an_opaque_root_hides_everything() -> None:
     assert merge([{b"a": file("")}, {b"": root, b"b": file("")}]).keys() == {b"", b"b"}
 
 
+def test_directories_that_only_their_entries_imply_are_removed_too() -> None:
+    assert merge([{b"a/b/c": file(""), b"ab": file("")}, {b"a": whiteout()}]).keys() == {b"ab"}
+    assert merge([{b"a/b/c": file("")}, {b"a/b": file("now a file")}]).keys() == {b"a/b"}
+
+
 def test_hard_links_stay_links_and_lose_only_the_replaced_name() -> None:
     linked = file("shared")
     merged = merge([{b"a": linked, b"b": linked, b"c": linked}, {b"b": file("own")}])
