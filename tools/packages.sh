@@ -50,7 +50,6 @@ for group; do
         need gcc gcc
         need kmod depmod
         need libc6-dev /usr/include/stdlib.h
-        need mmdebstrap mmdebstrap
         need qemu-system-x86 qemu-system-x86_64
         need shellcheck shellcheck
         need skopeo skopeo
