@@ -31,7 +31,7 @@ from bouvet.errors import CacheError, KernelError
 from bouvet.events import Listener, ToolOutput, ignore
 from bouvet.vm.debian_kernel import DEBIAN_ARCHITECTURES, DebianKernel, download_package, unpack_package
 from bouvet.vm.download import download
-from bouvet.vm.kernel_image import MAX_IMAGE, read_image_facts
+from bouvet.vm.kernel_image import MAX_IMAGE, read_image_facts, unpack_kernel
 from bouvet.vm.modules import boot_order, write_modules_disk
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -209,10 +209,13 @@ class KernelCache:
         return self._read(digest) or self._commit(name, digest, image, None, scratch)
 
     def _commit(self, name: str, digest: str, image: Path, modules: Path | None, scratch: Path) -> Kernel:
-        facts = read_image_facts(image.read_bytes())
         entry = scratch / "entry"
         (entry / "boot-modules").mkdir(parents=True)
-        image.rename(entry / "image")
+        content = image.read_bytes()
+        read_image_facts(content)
+        content = unpack_kernel(content) or content
+        facts = read_image_facts(content)
+        (entry / "image").write_bytes(content)
         order = boot_order(modules) if modules is not None else []
         if modules is not None:
             write_modules_disk(modules, entry / "modules.ext4")

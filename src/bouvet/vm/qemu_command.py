@@ -24,6 +24,8 @@ _MACHINES = {
 _CONSOLES = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
 _NO_KEYBOARD = ("i8042.noaux", "i8042.nomux", "i8042.nopnp", "i8042.dumbkbd")
 """The kernel looks for a keyboard controller that is not there, for half a second."""
+_NO_SELF_TESTS = "cryptomgr.notests"
+"""The kernel tests its ciphers at each boot; emulated, that takes a third of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,9 @@ def probe_command(kernel: Kernel, program: str) -> list[str]:
 def kernel_command_line(config: MachineConfig) -> str:
     """Return the kernel's command line."""
     architecture = config.kernel.architecture
-    words = [f"console={_CONSOLES[architecture]}", "quiet", "reboot=t", "panic=-1"]
+    words = [f"console={_CONSOLES[architecture]}", "quiet", "reboot=t", "panic=-1", _NO_SELF_TESTS]
+    if config.accelerator is Accelerator.TCG:
+        words.append("mitigations=off")  # an emulated processor does not speculate
     if architecture == "x86_64":
         words += ["pci=off", *_NO_KEYBOARD]
         if config.accelerator is Accelerator.TCG and (rate := host_tsc_khz()) is not None:

@@ -7,7 +7,8 @@ import struct
 import pytest
 
 from bouvet.errors import KernelError
-from bouvet.vm.kernel_image import ImageFacts, read_image_facts
+from bouvet.formats.lz4 import LEGACY_MAGIC
+from bouvet.vm.kernel_image import ImageFacts, read_image_facts, unpack_kernel
 from tests.unit.vm.images import arm64_image, bzimage, vmlinux
 
 
@@ -44,3 +45,46 @@ def test_an_elf_kernel(machine: int, architecture: str) -> None:
 def test_what_is_no_kernel_is_refused(image: bytes) -> None:
     with pytest.raises(KernelError):
         read_image_facts(image)
+
+
+# Kernels inside kernels.
+
+
+def packed(kernel: bytes, size: int | None = None) -> bytes:
+    """Return a bzImage with a kernel in it, as one LZ4 block of literals."""
+    more, rest = divmod(len(kernel) - 15, 255)
+    block = b"\xf0" + b"\xff" * more + bytes([rest]) + kernel
+    payload = LEGACY_MAGIC + len(block).to_bytes(4, "little") + block
+    payload += (len(kernel) if size is None else size).to_bytes(4, "little")
+    image = bytearray(bzimage("6.1.0-test"))
+    image[0x1F1] = 7
+    struct.pack_into("<II", image, 0x248, 0x20, len(payload))
+    return bytes(image).ljust(0x1020, b"\0") + payload
+
+
+PVH_NOTE = struct.pack("<III4sQ", 4, 8, 18, b"Xen\0", 0x1000000)
+
+
+def test_a_kernel_is_unpacked() -> None:
+    kernel = vmlinux("6.1.0-test") + PVH_NOTE
+    image = packed(kernel)
+    assert read_image_facts(image).kind == "bzImage"
+    assert unpack_kernel(image) == kernel
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        packed(vmlinux("6.1.0-test")),  # a monitor could not start it
+        packed(b"something else" + PVH_NOTE),
+        packed(vmlinux("6.1.0-test") + PVH_NOTE, size=1),
+        packed(vmlinux("6.1.0-test") + PVH_NOTE, size=0xFFFFFFFF),
+        packed(vmlinux("6.1.0-test") + PVH_NOTE)[:-20],
+        packed(vmlinux("6.1.0-test") + PVH_NOTE).replace(LEGACY_MAGIC, b"\x28\xb5\x2f\xfd"),
+        bzimage("6.1.0-test"),
+        vmlinux("6.1.0-test"),
+        b"",
+    ],
+)
+def test_what_cannot_be_unpacked_stays_as_it_is(image: bytes) -> None:
+    assert unpack_kernel(image) is None
