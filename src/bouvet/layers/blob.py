@@ -220,8 +220,9 @@ def _chunks(offset: int, length: int) -> list[tuple[int, int, int]]:
 
 def _data_runs(piece: bytes) -> list[tuple[int, int]]:
     """Return the runs of blocks that are not all zeros, as start and stop."""
-    # Most content has no zero block at all; one search in C says so.
-    if _ZEROS not in piece and piece.strip(b"\0"):
+    # Most content has no zero block at all; one search in C says so. The last block may be a short one.
+    rest = piece[len(piece) - len(piece) % BLOCK :]
+    if _ZEROS not in piece and (not rest or rest.strip(b"\0")):
         return [(0, len(piece))]
     runs: list[tuple[int, int]] = []
     for start in range(0, len(piece), BLOCK):
