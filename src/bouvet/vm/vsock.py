@@ -30,6 +30,7 @@ SOCKET_NAME = "v.sock"
 LOG_NAME = "vsock.log"
 """The name, in the run directory, of the file that the backend writes its few lines to."""
 
+_PACKAGES = Path(__file__).parents[2]  # where this very package can be imported from
 _BACKLOG = 128
 _LOG_TAIL = 4096
 
@@ -101,16 +102,12 @@ def start_vsock_backend(run_directory: Path, guest_cid: int = 3) -> Iterator[Vso
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             log = stack.enter_context(os.fdopen(os.open(LOG_NAME, flags, 0o600, dir_fd=directory), "wb"))
             passed = (ours.fileno(), listener.fileno(), directory)
+            # -P: whatever lies in the user's working directory is not to be imported.
+            program = [sys.executable, "-P", "-m", "bouvet.vm.vsock_backend"]
             child = stack.enter_context(
                 process.start(
-                    [
-                        sys.executable,
-                        "-P",
-                        "-m",
-                        "bouvet.vm.vsock_backend",
-                        str(guest_cid),
-                        *map(str, passed),
-                    ],
+                    [*program, str(guest_cid), *map(str, passed)],
+                    env=process.clean_environment({"PYTHONPATH": str(_PACKAGES)}),
                     stdout=subprocess.DEVNULL,
                     stderr=log,
                     pass_fds=passed,

@@ -57,10 +57,10 @@ def examine(machine: Machine) -> int | None:
         assert machine.resident() < MAX_RESIDENT
         machine.front_end.socket.close()
         assert backend.process.wait(PATIENCE) == 0
-        assert backend.log_lines() == ()
+        assert machine.complaints() == []
         return None
     status = backend.process.wait(PATIENCE)
-    log = backend.log_lines()
+    log = machine.complaints()
     assert status in {FormatError.exit_code, MachineError.exit_code}, (status, log)
     assert len(log) == 1, log
     assert log[0].startswith("vsock: "), log

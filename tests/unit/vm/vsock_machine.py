@@ -14,6 +14,7 @@ from bouvet.vm.vsock import VsockBackend, start_vsock_backend
 from tests.formats.virtio.driver import PATIENCE, FrontEnd, Guest, Peer
 
 PORT = 52
+UNCONFINED = "vsock: running without "
 
 
 class Machine:
@@ -21,9 +22,9 @@ class Machine:
 
     def __init__(self, backend: VsockBackend, guest: Guest) -> None:
         self.backend = backend
+        self.programs: list[socket.socket] = []
         self.front_end = FrontEnd(backend.qemu_descriptor, guest)
         backend.release_descriptor()
-        self.programs: list[socket.socket] = []
 
     @property
     def guest(self) -> Guest:
@@ -63,6 +64,10 @@ class Machine:
         program.bind(str(self.run_directory / f"v.sock_{port}"))
         program.listen(backlog)
         return program
+
+    def complaints(self) -> list[str]:
+        """Return why the backend has ended, if by itself: the log without what the host forbids it."""
+        return [line for line in self.backend.log_lines() if not line.startswith(UNCONFINED)]
 
     def resident(self) -> int:
         """Return the backend's private memory in bytes."""
