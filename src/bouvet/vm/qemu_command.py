@@ -83,7 +83,7 @@ def command_line(config: MachineConfig, program: str, files: Descriptors) -> lis
         *("-chardev", f"socket,id=console,fd={files.console}", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=vsock,fd={files.vsock}"),
         *("-device", "vhost-user-vsock-device,chardev=vsock"),
-        *_disks(files),
+        *_disks(files, config.kernel.architecture),
     ]
     if config.network:
         argv += ["-netdev", "user,id=network", "-device", "virtio-net-device,netdev=network"]
@@ -134,8 +134,8 @@ def _processor(architecture: str, accelerator: Accelerator) -> str:
     return "max,cx16=off" if architecture == "x86_64" else "max"
 
 
-def _disks(files: Descriptors) -> list[str]:
-    """Return the options for the disks.
+def _disks(files: Descriptors, architecture: str) -> list[str]:
+    """Return the options for the disks: the kernel has to find the root disk first.
 
     What the guest writes is thrown away with it, so its wishes to have it on stable storage are not
     passed on. A full disk is reported to the guest: by default QEMU would stop it, without a word.
@@ -156,14 +156,11 @@ def _disks(files: Descriptors) -> list[str]:
     if files.modules is not None:
         argv += ["-add-fd", f"fd={files.modules},set=3"]
         disks.append(("modules", {"driver": "raw", "read-only": True, "file": _file(3, read_only=True)}))
-    for name, options in disks:
+    # The machine "virt" has its slots in descending order.
+    for name, options in disks if architecture == "x86_64" else reversed(disks):
         argv += ["-blockdev", json.dumps({"node-name": name, **options})]
-        argv += ["-device", _disk_device(name)]
+        argv += ["-device", f"virtio-blk-device,drive={name},werror=report,rerror=report"]
     return argv
-
-
-def _disk_device(name: str) -> str:
-    return f"virtio-blk-device,drive={name},werror=report,rerror=report"
 
 
 def _file(fd_set: int, *, read_only: bool) -> dict[str, object]:
