@@ -1,0 +1,275 @@
+"""The host's client of a guest's agent.
+
+One thread reads the connection and hands each response to the call that waits for it, so that any number
+of threads may call at once. Nothing that the guest sends is believed: lines are bounded, a response that
+nobody waits for ends the connection, and so does everything that is not of the protocol.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from bouvet.errors import AgentError
+from bouvet.protocol import (
+    DirectoryEntry,
+    ExecResult,
+    LineSplitter,
+    Response,
+    decode_exec,
+    decode_list_dir,
+    decode_ping,
+    decode_read_file,
+    decode_response,
+    decode_write_file,
+    encode_request,
+)
+
+CALL_SECONDS = 60.0
+"""How long a call waits for its response, unless told otherwise."""
+
+_PIECE = 1 << 18
+
+Result = TypeVar("Result")
+
+
+class CallFailed(AgentError):
+    """A request got no response.
+
+    Attributes:
+        sent: Whether the guest may have got the request, and so may have carried it out.
+    """
+
+    def __init__(self, message: str, *, sent: bool, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.sent = sent
+
+
+class CallTimeout(CallFailed):
+    """A request got no response in time. It may still be carried out; the connection can be used on."""
+
+
+@dataclass
+class _Call:
+    """A request that waits for its response."""
+
+    done: threading.Event = field(default_factory=threading.Event)
+    response: Response | None = None
+    failure: str | None = None
+
+
+class AgentClient:
+    """A client over a connected socket, which it owns. Safe for use by many threads.
+
+    Args:
+        connection: A connected stream socket: the agent's first byte is the first response's.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._connection.settimeout(None)
+        self._numbers = itertools.count(1)
+        self._calls: dict[int, _Call] = {}
+        self._abandoned: set[int] = set()
+        self._state = threading.Lock()
+        self._sending = threading.Lock()
+        self._broken: str | None = None
+        self._reader = threading.Thread(target=self._read, name="agent client", daemon=True)
+        self._reader.start()
+
+    def ping(self, *, timeout: float = CALL_SECONDS) -> None:
+        """Ask for a sign of life."""
+        self._typed("ping", {}, decode_ping, timeout)
+
+    def exec(self, command: str, *, timeout: float | None = CALL_SECONDS) -> ExecResult:
+        """Run a command by `sh -c`, as root in `/root`.
+
+        Args:
+            command: What the shell runs.
+            timeout: Seconds to wait for its end; None waits for ever. The command is not ended by it.
+
+        Raises:
+            CallFailed: No response came; `sent` says whether the command may have run.
+            RequestRefused: The agent answered with an error.
+        """
+        return self._typed("exec", {"cmd": command}, decode_exec, timeout)
+
+    def exec_code(self, language: str, code: str, *, timeout: float | None = CALL_SECONDS) -> ExecResult:
+        """Run code in a language: `python`, `node`, `bash`, `sh` or `rust`.
+
+        An unknown language is exit code -1, as is a language that the guest does not have.
+
+        Raises:
+            CallFailed: No response came; `sent` says whether the code may have run.
+            RequestRefused: The agent answered with an error.
+        """
+        return self._typed("exec_code", {"lang": language, "code": code}, decode_exec, timeout)
+
+    def read_file(self, path: str, *, timeout: float = CALL_SECONDS) -> str:
+        """Return a file's content: UTF-8 text of at most 10 MiB.
+
+        Raises:
+            CallFailed: No response came.
+            RequestRefused: The file cannot be read; `errno` says why.
+        """
+        return self._typed("read_file", {"path": path}, decode_read_file, timeout)
+
+    def write_file(self, path: str, content: str, *, timeout: float = CALL_SECONDS) -> None:
+        """Write a file of at most 10 MiB in one step; missing directories are made.
+
+        Raises:
+            CallFailed: No response came; `sent` says whether it may have been written.
+            RequestRefused: The file cannot be written; `errno` says why.
+        """
+        self._typed("write_file", {"path": path, "content": content}, decode_write_file, timeout)
+
+    def list_dir(self, path: str, *, timeout: float = CALL_SECONDS) -> tuple[DirectoryEntry, ...]:
+        """Return a directory's entries, sorted by name.
+
+        Raises:
+            CallFailed: No response came.
+            RequestRefused: The directory cannot be read; `errno` says why.
+        """
+        return self._typed("list_dir", {"path": path}, decode_list_dir, timeout)
+
+    def call(self, method: str, params: dict[str, Any], *, timeout: float | None = CALL_SECONDS) -> Any:
+        """Send any request and return its result, unchecked.
+
+        Raises:
+            CallFailed: No response came.
+            RequestRefused: The agent answered with an error.
+            AgentError: The request cannot be encoded.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        number = next(self._numbers)
+        line = encode_request(number, method, params)
+        call = _Call()
+        with self._state:
+            if self._broken is not None:
+                raise CallFailed(self._broken, sent=False)
+            self._calls[number] = call
+        self._send(number, line, method, deadline)
+        if not call.done.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
+            self._abandon(number)
+            raise CallTimeout(f"the agent did not answer {method} within {timeout:g} s", sent=True)
+        if call.response is None:
+            raise CallFailed(f"{call.failure}; {method} was sent and not answered", sent=True)
+        if call.response.error is not None:
+            raise call.response.error
+        return call.response.result
+
+    def close(self) -> None:
+        """Close the connection. Calls that wait for a response fail."""
+        self._break("the connection was closed")
+        self._reader.join()
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _typed(
+        self,
+        method: str,
+        params: dict[str, Any],
+        decode: Callable[[object], Result],
+        timeout: float | None,
+    ) -> Result:
+        return decode(self.call(method, params, timeout=timeout))
+
+    def _send(self, number: int, line: bytes, method: str, deadline: float | None) -> None:
+        """Write a request. A part of one would spoil the stream, so a failure ends the connection."""
+        left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
+        if not self._sending.acquire(timeout=left):
+            self._forget(number)
+            raise CallTimeout(f"other requests are being sent; {method} was not", sent=False)
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[self._send_piece(rest, deadline) :]
+        except TimeoutError:
+            self._forget(number)
+            if len(rest) < len(line):
+                self._break(f"the agent stopped reading in the middle of {method}")
+            raise CallTimeout(f"the agent does not read; {method} was not sent whole", sent=False) from None
+        except OSError as error:
+            self._forget(number)
+            self._break(f"the connection to the agent was lost: {error}")
+            raise CallFailed(f"the connection to the agent was lost: {error}", sent=False) from error
+        finally:
+            self._sending.release()
+
+    def _send_piece(self, piece: memoryview, deadline: float | None) -> int:
+        """Send what the socket takes. A timeout of the socket's own would be the reader's as well."""
+        poll = select.poll()
+        poll.register(self._connection, select.POLLOUT)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        if not poll.poll(left):
+            raise TimeoutError
+        try:
+            return self._connection.send(piece, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+
+    def _read(self) -> None:
+        """Hand out responses until the connection ends."""
+        splitter = LineSplitter()
+        try:
+            while piece := self._connection.recv(_PIECE):
+                for line in splitter.feed(piece):
+                    self._deliver(decode_response(line))
+            self._break("the agent closed the connection")
+        except AgentError as error:
+            self._break(error.message)
+        except OSError as error:
+            self._break(f"the connection to the agent was lost: {error}")
+
+    def _deliver(self, response: Response) -> None:
+        number = response.request
+        with self._state:
+            call = self._calls.pop(number, None) if isinstance(number, int) else None
+            late = number in self._abandoned
+            if late and isinstance(number, int):
+                self._abandoned.discard(number)
+        if call is not None:
+            call.response = response
+            call.done.set()
+        elif response.error is not None and number is None:
+            raise AgentError(f"the agent could not read a request: {response.error.message}")
+        elif not late:
+            raise AgentError(f"the agent answered a request that nobody sent: {number!r}")
+
+    def _abandon(self, number: int) -> None:
+        """Stop waiting for a response, which may still come."""
+        with self._state:
+            if self._calls.pop(number, None) is not None:
+                self._abandoned.add(number)
+
+    def _forget(self, number: int) -> None:
+        with self._state:
+            self._calls.pop(number, None)
+
+    def _break(self, why: str) -> None:
+        """End the connection: every call that waits fails, and every later one."""
+        with self._state:
+            if self._broken is None:
+                self._broken = why
+            calls = list(self._calls.values())
+            self._calls.clear()
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+        for call in calls:
+            call.failure = self._broken
+            call.done.set()
