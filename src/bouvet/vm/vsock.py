@@ -31,7 +31,7 @@ LOG_NAME = "vsock.log"
 """The name, in the run directory, of the file that the backend writes its few lines to."""
 
 _PACKAGES = Path(__file__).parents[2]  # where this very package can be imported from
-_BACKLOG = 128
+_BACKLOG = 512
 _LOG_TAIL = 4096
 
 
