@@ -130,8 +130,8 @@ def kernel_command_line(config: MachineConfig) -> str:
 def _processor(architecture: str, accelerator: Accelerator) -> str:
     if accelerator is Accelerator.KVM:
         return "host"
-    # QEMU 7.2 emulates cmpxchg16b wrongly: newer kernels fault.
-    return "max,cx16=off" if architecture == "x86_64" else "max"
+    # QEMU 7.2 emulates cmpxchg16b wrongly: newer kernels fault. Without svm the guest loads no KVM.
+    return "max,cx16=off,svm=off" if architecture == "x86_64" else "max"
 
 
 def _disks(files: Descriptors, architecture: str) -> list[str]:

@@ -121,7 +121,7 @@ def test_qemu_is_given_what_it_needs_and_no_more(config: MachineConfig) -> None:
     assert options(argv, "-smp") == ["2"]
     assert options(argv, "-object") == ["memory-backend-memfd,id=memory,size=768M,share=on"]
     assert options(argv, "-accel") == ["tcg"]
-    assert options(argv, "-cpu") == ["max,cx16=off"]
+    assert options(argv, "-cpu") == ["max,cx16=off,svm=off"]
     assert options(argv, "-sandbox") == [
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
     ]
