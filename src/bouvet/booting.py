@@ -1,0 +1,180 @@
+"""Joins a kernel, an image and a machine into a sandbox that answers."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bouvet.errors import AgentError, BouvetError, FormatError, MachineError
+from bouvet.events import Listener, Note, StepFinished, StepStarted, ignore
+from bouvet.formats.ext4 import Ext4Reader
+from bouvet.layers.agent import binary
+from bouvet.layers.store import default_root
+from bouvet.plan import host_architecture
+from bouvet.protocol import PORT
+from bouvet.sandbox import AgentClient, NotListening, Sandbox, dial
+from bouvet.vm.accelerator import choose_accelerator
+from bouvet.vm.kernel import Kernel, KernelCache, parse_kernel
+from bouvet.vm.machine import MIB, BootTimings, MachineConfig
+from bouvet.vm.qemu import QemuMachine
+
+READY_SECONDS = 120.0
+"""How long a guest may take to answer; under emulation on a busy host that can be a minute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootOptions:
+    """How an image is booted.
+
+    Attributes:
+        memory: The guest's memory in bytes.
+        cpus: Its processors.
+        disk: The disk's size in bytes; None for 2 GiB more than the image.
+        network: Whether it has a network card.
+        kernel: `debian`, `file:PATH` or `url:URL#sha256=DIGEST`.
+        kernel_arguments: More words for the kernel's command line.
+        machine_id: The name of its run directory; None for a random one.
+        ready: Seconds within which the agent has to answer.
+    """
+
+    memory: int = 512 * MIB
+    cpus: int = 1
+    disk: int | None = None
+    network: bool = False
+    kernel: str = "debian"
+    kernel_arguments: tuple[str, ...] = ()
+    machine_id: str | None = None
+    ready: float = READY_SECONDS
+
+
+@contextlib.contextmanager
+def boot(image: Path, options: BootOptions, *, listener: Listener = ignore) -> Iterator[Sandbox]:
+    """Boot an image and yield it when its agent answers; at the end of the block nothing is left of it.
+
+    Raises:
+        MachineError: It could not be started, or its agent did not answer; the details are the
+            console's last lines.
+        KernelError: The kernel cannot be had.
+    """
+    with start_machine(image, options, listener=listener) as machine:
+        listener(StepStarted("boot", f"machine {machine.machine_id}"))
+        client, timings = await_agent(machine, options.ready)
+        with client:
+            seconds = timings.answer or 0.0
+            listener(StepFinished("boot", seconds, "the agent answers"))
+            yield Sandbox(machine, client, timings)
+
+
+@contextlib.contextmanager
+def start_machine(image: Path, options: BootOptions, *, listener: Listener = ignore) -> Iterator[QemuMachine]:
+    """Start a machine that boots an image, and yield it at once; it is gone at the end of the block.
+
+    Raises:
+        MachineError: It could not be started.
+        KernelError: The kernel cannot be had.
+    """
+    architecture = image_architecture(image)
+    cache = default_root() / "kernels"
+    source = parse_kernel(options.kernel, architecture)
+    kernels = KernelCache(cache)
+    kernel = kernels.find(source) or _fetch(kernels, options.kernel, architecture, listener)
+    choice = choose_accelerator(kernel, cache)
+    listener(Note(choice.reason))
+    with tempfile.TemporaryDirectory(prefix="bouvet-agent-") as directory:
+        agent = Path(directory) / "bouvet-agent"
+        agent.write_bytes(binary(architecture))
+        config = MachineConfig(
+            image=image,
+            kernel=kernel,
+            agent=agent,
+            accelerator=choice.accelerator,
+            memory=options.memory,
+            cpus=options.cpus,
+            disk_size=options.disk,
+            network=options.network,
+            kernel_arguments=options.kernel_arguments,
+            machine_id=options.machine_id,
+        )
+        with QemuMachine(config) as machine:
+            yield machine
+
+
+def await_agent(machine: QemuMachine, seconds: float) -> tuple[AgentClient, BootTimings]:
+    """Connect to a machine's agent and wait for its first answer.
+
+    Raises:
+        MachineError: The machine ended, or the agent did not answer in time.
+    """
+    deadline = machine.started + seconds
+    try:
+        connection = dial(
+            machine.socket_path,
+            deadline=deadline,
+            ended=lambda pause: machine.wait(pause) is not None,
+            port=PORT,
+        )
+        accepted = time.monotonic()
+        client = AgentClient(connection)
+        try:
+            client.ping(timeout=max(0.1, deadline - time.monotonic()))
+        except BaseException:
+            client.close()
+            raise
+    except AgentError as error:
+        raise _not_ready(machine, error, seconds) from error
+    answered = time.monotonic()
+    timings = dataclasses.replace(
+        machine.timings, agent=accepted - machine.started, answer=answered - machine.started
+    )
+    return client, timings
+
+
+def image_architecture(image: Path) -> str:
+    """Return an image's architecture, told by its dynamic loader; the host's where it has none.
+
+    Raises:
+        MachineError: It is not there, or no image.
+    """
+    try:
+        with Ext4Reader(image) as reader:
+            for architecture, loader in _LOADERS.items():
+                with contextlib.suppress(FileNotFoundError, FormatError):
+                    reader.stat(reader.resolve(loader))
+                    return architecture
+    except OSError as error:
+        raise MachineError(f"cannot read the image {image}: {error.strerror}") from error
+    except BouvetError as error:
+        raise MachineError(f"{image} is no image that can be booted: {error.message}") from error
+    return host_architecture()
+
+
+_LOADERS = {"x86_64": b"lib64/ld-linux-x86-64.so.2", "aarch64": b"lib/ld-linux-aarch64.so.1"}
+"""Where each architecture's programs expect the dynamic loader (the psABIs, "Program Interpreter")."""
+
+
+def _fetch(kernels: KernelCache, name: str, architecture: str, listener: Listener) -> Kernel:
+    started = time.monotonic()
+    listener(StepStarted("kernel", "not in the cache"))
+    kernel = kernels.get(parse_kernel(name, architecture), listener=listener)
+    listener(StepFinished("kernel", time.monotonic() - started, kernel.release))
+    return kernel
+
+
+def _not_ready(machine: QemuMachine, error: AgentError, seconds: float) -> MachineError:
+    end = machine.wait(0.5 if not isinstance(error, NotListening) else 0)
+    if end is not None:
+        return end.error()
+    if isinstance(error, NotListening):
+        message = f"the guest's agent did not answer within {seconds:g} s"
+    else:
+        message = f"the guest's agent does not speak the protocol: {error.message}"
+    return MachineError(
+        message,
+        hint="is bouvet-agent.service enabled in the image? 'bouvet boot IMAGE' shows its console",
+        details=machine.console_tail(),
+    )
