@@ -154,11 +154,20 @@ class AgentClient:
         call = _Call()
         with self._state:
             if self._broken is not None:
-                raise CallFailed(self._broken, sent=False)
+                raise CallFailed(f"{self._broken}; {method} was not sent", sent=False)
             self._calls[number] = call
-        self._send(number, line, method, deadline)
-        if not call.done.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
-            self._abandon(number)
+        try:
+            self._send(line, method, deadline)
+        except BaseException:
+            with self._state:
+                self._calls.pop(number, None)
+            raise
+        try:
+            answered = call.done.wait(_left(deadline))
+        finally:
+            # Also when Ctrl-C ends the wait: the response may still come.
+            waiting = self._abandon(number)
+        if not answered and waiting:
             raise CallTimeout(f"the agent did not answer {method} within {timeout:g} s", sent=True)
         if call.response is None:
             raise CallFailed(f"{call.failure}; {method} was sent and not answered", sent=True)
@@ -189,39 +198,42 @@ class AgentClient:
     ) -> Result:
         return decode(self.call(method, params, timeout=timeout))
 
-    def _send(self, number: int, line: bytes, method: str, deadline: float | None) -> None:
-        """Write a request. A part of one would spoil the stream, so a failure ends the connection."""
-        left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
-        if not self._sending.acquire(timeout=left):
-            self._forget(number)
+    def _send(self, line: bytes, method: str, deadline: float | None) -> None:
+        """Write a request. A part of one would spoil the stream, so being stopped there ends the connection.
+
+        The agent acts on whole lines only: whatever stops this, the request was not sent.
+        """
+        left = _left(deadline)
+        if not self._sending.acquire(timeout=-1 if left is None else left):
             raise CallTimeout(f"other requests are being sent; {method} was not", sent=False)
         rest = memoryview(line)
         try:
             while rest:
-                rest = rest[self._send_piece(rest, deadline) :]
+                rest = rest[self._send_some(rest, deadline) :]
         except TimeoutError:
-            self._forget(number)
-            if len(rest) < len(line):
-                self._break(f"the agent stopped reading in the middle of {method}")
-            raise CallTimeout(f"the agent does not read; {method} was not sent whole", sent=False) from None
+            raise CallTimeout(f"the agent does not read; {method} was not sent", sent=False) from None
         except OSError as error:
-            self._forget(number)
-            self._break(f"the connection to the agent was lost: {error}")
-            raise CallFailed(f"the connection to the agent was lost: {error}", sent=False) from error
+            self._break(f"the connection to the agent was lost: {error.strerror}")
+            raise CallFailed(f"{self._broken}; {method} was not sent", sent=False) from error
         finally:
+            if 0 < len(rest) < len(line):
+                self._break(f"the agent was sent a part of {method} only")
             self._sending.release()
 
-    def _send_piece(self, piece: memoryview, deadline: float | None) -> int:
-        """Send what the socket takes. A timeout of the socket's own would be the reader's as well."""
-        poll = select.poll()
-        poll.register(self._connection, select.POLLOUT)
-        left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-        if not poll.poll(left):
-            raise TimeoutError
-        try:
-            return self._connection.send(piece, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return 0
+    def _send_some(self, rest: memoryview, deadline: float | None) -> int:
+        """Send what the socket takes; wait until it takes something.
+
+        The reader blocks on the same socket, so that its timeout must stay as it is.
+        """
+        while True:
+            try:
+                return self._connection.send(rest, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                left = _left(deadline)
+                poll = select.poll()
+                poll.register(self._connection, select.POLLOUT)
+                if not poll.poll(None if left is None else left * 1000):
+                    raise TimeoutError from None
 
     def _read(self) -> None:
         """Hand out responses until the connection ends."""
@@ -234,32 +246,33 @@ class AgentClient:
         except AgentError as error:
             self._break(error.message)
         except OSError as error:
-            self._break(f"the connection to the agent was lost: {error}")
+            self._break(f"the connection to the agent was lost: {error.strerror}")
+        finally:
+            # Without this thread nobody would ever be answered (it may have run out of memory).
+            self._break("what the agent sent could not be read")
 
     def _deliver(self, response: Response) -> None:
         number = response.request
+        if number is None and response.error is not None:
+            raise AgentError(f"the agent could not read a request: {response.error.message}")
+        if not isinstance(number, int):
+            raise AgentError("the agent answered a request that nobody sent")
         with self._state:
-            call = self._calls.pop(number, None) if isinstance(number, int) else None
-            late = number in self._abandoned
-            if late and isinstance(number, int):
-                self._abandoned.discard(number)
+            call = self._calls.pop(number, None)
+            if call is None and number not in self._abandoned:
+                raise AgentError("the agent answered a request that nobody sent, or one twice")
+            self._abandoned.discard(number)
         if call is not None:
             call.response = response
             call.done.set()
-        elif response.error is not None and number is None:
-            raise AgentError(f"the agent could not read a request: {response.error.message}")
-        elif not late:
-            raise AgentError(f"the agent answered a request that nobody sent: {number!r}")
 
-    def _abandon(self, number: int) -> None:
-        """Stop waiting for a response, which may still come."""
+    def _abandon(self, number: int) -> bool:
+        """Stop waiting for a response, which may still come; return whether it had not."""
         with self._state:
-            if self._calls.pop(number, None) is not None:
+            waiting = self._calls.pop(number, None) is not None
+            if waiting:
                 self._abandoned.add(number)
-
-    def _forget(self, number: int) -> None:
-        with self._state:
-            self._calls.pop(number, None)
+        return waiting
 
     def _break(self, why: str) -> None:
         """End the connection: every call that waits fails, and every later one."""
@@ -273,3 +286,8 @@ class AgentClient:
         for call in calls:
             call.failure = self._broken
             call.done.set()
+
+
+def _left(deadline: float | None) -> float | None:
+    """Return the seconds that are left; None is for ever."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())

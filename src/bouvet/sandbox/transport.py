@@ -8,7 +8,6 @@ nobody listens in the guest, the connection is closed without an answer; so atte
 from __future__ import annotations
 
 import os
-import select
 import socket
 import time
 from collections.abc import Callable
@@ -108,9 +107,7 @@ def _read_line(connection: socket.socket, deadline: float) -> bytes:
     """Read up to the first newline and not a byte further: what follows is the guest's."""
     line = b""
     while len(line) <= HANDSHAKE_LIMIT:
-        readable, _, _ = select.select([connection], [], [], max(0.0, deadline - time.monotonic()))
-        if not readable:
-            raise TimeoutError("no answer in time")
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
         peeked = connection.recv(HANDSHAKE_LIMIT + 1 - len(line), socket.MSG_PEEK)
         if not peeked:
             raise ConnectionResetError("closed without an answer")
