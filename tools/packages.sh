@@ -45,12 +45,14 @@ for group; do
         fi
         ;;
     test)
+        need cpio cpio
         need e2fsprogs e2fsck mke2fs debugfs dumpe2fs resize2fs
         need file file
         need gcc gcc
         need kmod depmod
         need libc6-dev /usr/include/stdlib.h
         need qemu-system-x86 qemu-system-x86_64
+        need qemu-utils qemu-img
         need shellcheck shellcheck
         need skopeo skopeo
         need systemd systemd-analyze
