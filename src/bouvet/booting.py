@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,23 +84,20 @@ def start_machine(image: Path, options: BootOptions, *, listener: Listener = ign
     kernel = kernels.find(source) or _fetch(kernels, options.kernel, architecture, listener)
     choice = choose_accelerator(kernel, cache)
     listener(Note(choice.reason))
-    with tempfile.TemporaryDirectory(prefix="bouvet-agent-") as directory:
-        agent = Path(directory) / "bouvet-agent"
-        agent.write_bytes(binary(architecture))
-        config = MachineConfig(
-            image=image,
-            kernel=kernel,
-            agent=agent,
-            accelerator=choice.accelerator,
-            memory=options.memory,
-            cpus=options.cpus,
-            disk_size=options.disk,
-            network=options.network,
-            kernel_arguments=options.kernel_arguments,
-            machine_id=options.machine_id,
-        )
-        with QemuMachine(config) as machine:
-            yield machine
+    config = MachineConfig(
+        image=image,
+        kernel=kernel,
+        agent=binary(architecture),
+        accelerator=choice.accelerator,
+        memory=options.memory,
+        cpus=options.cpus,
+        disk_size=options.disk,
+        network=options.network,
+        kernel_arguments=options.kernel_arguments,
+        machine_id=options.machine_id,
+    )
+    with QemuMachine(config) as machine:
+        yield machine
 
 
 def await_agent(machine: QemuMachine, seconds: float) -> tuple[AgentClient, BootTimings]:

@@ -100,7 +100,7 @@ def configure(kernel: Kernel, image: Path, run_base: Path, tmp_path: Path) -> Ca
         MachineConfig,
         image=image,
         kernel=kernel,
-        agent=AGENTS / f"bouvet-agent-{kernel.architecture}",
+        agent=(AGENTS / f"bouvet-agent-{kernel.architecture}").read_bytes(),
         accelerator=choose_accelerator(kernel, USER_CACHE / "bouvet" / "kernels").accelerator,
         run_base=run_base,
         scratch=tmp_path / "scratch",

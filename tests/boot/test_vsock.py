@@ -40,7 +40,7 @@ def machine(kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     config = MachineConfig(
         image=write_image(tree, base / "guest.ext4"),
         kernel=kernel,
-        agent=AGENTS / f"bouvet-agent-{kernel.architecture}",
+        agent=(AGENTS / f"bouvet-agent-{kernel.architecture}").read_bytes(),
         accelerator=choose_accelerator(kernel, USER_CACHE / "bouvet" / "kernels").accelerator,
         run_base=base / "run",
         scratch=base,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import stat
-from pathlib import Path
 
 from bouvet.errors import MachineError
 from bouvet.formats.cpio import CpioEntry, write_archive
@@ -22,21 +21,20 @@ MODULES_DEVICE = "/dev/vdb"
 _ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 
 
-def build_initramfs(kernel: Kernel, agent: Path, *, init: str = "/sbin/init") -> bytes:
+def build_initramfs(kernel: Kernel, agent: bytes, *, init: str = "/sbin/init") -> bytes:
     """Return the initial file system for a kernel. Equal inputs give equal bytes.
 
     Args:
         kernel: The kernel that boots with it.
-        agent: The guest agent's static binary.
+        agent: The guest agent's static program.
         init: The program of the image that becomes PID 1.
 
     Raises:
         MachineError: The agent is not a program for the kernel's architecture.
     """
-    program = agent.read_bytes()
-    machine = int.from_bytes(program[18:20], "little")
-    if program[:4] != b"\x7fELF" or machine != _ELF_MACHINES[kernel.architecture]:
-        raise MachineError(f"{agent} is not a program for {kernel.architecture}")
+    machine = int.from_bytes(agent[18:20], "little")
+    if agent[:4] != b"\x7fELF" or machine != _ELF_MACHINES[kernel.architecture]:
+        raise MachineError(f"the agent is not a program for {kernel.architecture}")
     config = {
         "modules": [f"/modules/{path.name}" for path in kernel.boot_modules],
         "root": ROOT_DEVICE,
@@ -47,7 +45,7 @@ def build_initramfs(kernel: Kernel, agent: Path, *, init: str = "/sbin/init") ->
     }
     entries = [
         CpioEntry(b"dev", stat.S_IFDIR | 0o755),
-        CpioEntry(b"init", stat.S_IFREG | 0o755, program),
+        CpioEntry(b"init", stat.S_IFREG | 0o755, agent),
         CpioEntry(b"bouvet", stat.S_IFDIR | 0o755),
         CpioEntry(b"bouvet/init.json", stat.S_IFREG | 0o644, json.dumps(config, sort_keys=True).encode()),
         CpioEntry(b"modules", stat.S_IFDIR | 0o755),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -38,7 +38,7 @@ class MachineConfig:
     Attributes:
         image: The root disk, an ext4 image; it is only read.
         kernel: What boots.
-        agent: The guest agent's binary, for the initial file system.
+        agent: The guest agent's program, for the initial file system.
         accelerator: What runs the guest; see `bouvet.vm.accelerator`.
         memory: The guest's memory in bytes, a multiple of 1 MiB, 128 MiB to 1 TiB.
         cpus: Its processors, 1 to 64.
@@ -60,7 +60,7 @@ class MachineConfig:
 
     image: Path
     kernel: Kernel
-    agent: Path
+    agent: bytes = field(repr=False)
     accelerator: Accelerator
     memory: int = 512 * MIB
     cpus: int = 1

@@ -17,6 +17,7 @@ from bouvet.vm.machine import GIB, MIB, Accelerator, EndReason, MachineConfig, M
 from bouvet.vm.qemu_command import Descriptors, command_line, kernel_command_line
 from bouvet.vm.tsc import host_tsc_khz
 
+AGENT = b"\x7fELF" + bytes(14) + b"\x3e\0" + b"the agent"
 FILES = Descriptors(kernel=10, initramfs=11, image=12, overlay=13, modules=14, console=15, vsock=16)
 
 
@@ -24,7 +25,6 @@ FILES = Descriptors(kernel=10, initramfs=11, image=12, overlay=13, modules=14, c
 def config(tmp_path: Path) -> MachineConfig:
     (tmp_path / "virtio.ko").write_bytes(b"module one")
     (tmp_path / "vsock.ko").write_bytes(b"module two")
-    (tmp_path / "agent").write_bytes(b"\x7fELF" + bytes(14) + b"\x3e\0" + b"the agent")
     kernel = Kernel(
         name="debian",
         digest="0" * 64,
@@ -36,7 +36,7 @@ def config(tmp_path: Path) -> MachineConfig:
         modules_disk=tmp_path / "modules.ext4",
     )
     return MachineConfig(
-        image=tmp_path / "disk.ext4", kernel=kernel, agent=tmp_path / "agent", accelerator=Accelerator.TCG
+        image=tmp_path / "disk.ext4", kernel=kernel, agent=AGENT, accelerator=Accelerator.TCG
     )
 
 
@@ -71,7 +71,7 @@ def test_how_a_machine_ended_is_an_error_for_those_who_needed_it() -> None:
 
 def test_the_initial_file_system_holds_what_the_boot_needs(config: MachineConfig) -> None:
     entries = {entry.name: entry for entry in read_archive(build_initramfs(config.kernel, config.agent))}
-    assert entries[b"init"].content == config.agent.read_bytes()
+    assert entries[b"init"].content == AGENT
     assert entries[b"init"].mode == 0o100755
     assert json.loads(entries[b"bouvet/init.json"].content) == {
         "modules": ["/modules/virtio.ko", "/modules/vsock.ko"],
@@ -101,9 +101,8 @@ def test_a_kernel_with_all_built_in_needs_no_modules(config: MachineConfig) -> N
 
 @pytest.mark.parametrize("content", [b"", b"#!/bin/sh", b"\x7fELF" + bytes(14) + b"\xb7\0"])
 def test_an_agent_for_another_machine_is_refused(config: MachineConfig, content: bytes) -> None:
-    config.agent.write_bytes(content)
     with pytest.raises(MachineError, match="x86_64"):
-        build_initramfs(config.kernel, config.agent)
+        build_initramfs(config.kernel, content)
 
 
 # The command lines.
