@@ -21,6 +21,20 @@ from bouvet.vm.accelerator import choose_accelerator
 from bouvet.vm.kernel import Kernel, KernelCache, parse_kernel
 from bouvet.vm.machine import MIB, BootTimings, MachineConfig
 from bouvet.vm.qemu import QemuMachine
+from bouvet.vm.terminal import attach_terminal
+
+__all__ = [
+    "READY_SECONDS",
+    "BootOptions",
+    "TimingReport",
+    "TimingRow",
+    "attach_terminal",
+    "await_agent",
+    "boot",
+    "image_architecture",
+    "start_machine",
+    "timings_report",
+]
 
 READY_SECONDS = 120.0
 """How long a guest may take to answer; under emulation on a busy host that can be a minute."""
@@ -128,6 +142,38 @@ def await_agent(machine: QemuMachine, seconds: float) -> tuple[AgentClient, Boot
         machine.timings, agent=accepted - machine.started, answer=answered - machine.started
     )
     return client, timings
+
+
+@dataclass(frozen=True, slots=True)
+class TimingRow:
+    """A milestone of a boot: seconds since the monitor was started, and of the guest's own clock."""
+
+    name: str
+    host: float | None
+    guest: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TimingReport:
+    """A boot's milestones, and what systemd says of its slowest units."""
+
+    rows: tuple[TimingRow, ...]
+    units: tuple[str, ...]
+
+
+def timings_report(sandbox: Sandbox) -> TimingReport:
+    """Return a boot's milestones; it waits until the guest's systemd has started everything."""
+    timings = sandbox.timings
+    rows = (
+        TimingRow("kernel", timings.kernel, 0.0),
+        TimingRow("initial file system", timings.init, timings.init_guest),
+        TimingRow("image's init", timings.handover, timings.handover_guest),
+        TimingRow("agent accepts", timings.agent),
+        TimingRow("first answer", timings.answer),
+    )
+    command = "systemctl is-system-running --wait; systemd-analyze time; systemd-analyze blame | head -n 12"
+    lines = sandbox.run(command, timeout=READY_SECONDS).stdout.splitlines()
+    return TimingReport(rows, tuple(lines))
 
 
 def image_architecture(image: Path) -> str:

@@ -1,0 +1,47 @@
+"""`bouvet boot`: an image with its console on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bouvet import booting, pipeline
+from bouvet.cli.machine_options import IMAGE, boot_options, machine_options
+from bouvet.cli.options import output_options, print_json
+from bouvet.cli.progress import printable, progress
+
+
+@click.command("boot")
+@IMAGE
+@click.option("--timings", is_flag=True, help="Boot, print how long each part took, and end.")
+@machine_options
+@output_options
+def command(*, image: Path, timings: bool, as_json: bool, quiet: bool, verbose: bool, **machine: Any) -> None:
+    """Boot IMAGE with its serial console on the terminal. Ctrl-] ends the machine.
+
+    The image is not changed: what the guest writes is gone at the end.
+    """
+    options = boot_options(machine)
+    with progress(quiet=quiet, verbose=verbose) as listener:
+        if timings:
+            with booting.boot(image, options, listener=listener) as sandbox:
+                report = booting.timings_report(sandbox)
+            if as_json:
+                print_json(pipeline.as_json(report))
+            else:
+                for row in report.rows:
+                    host = "" if row.host is None else f"{row.host:9.3f} s"
+                    guest = "" if row.guest is None else f"{row.guest:9.3f} s"
+                    click.echo(f"{row.name:24}{host:>12}{guest:>12}")
+                for line in report.units:
+                    click.echo(printable(line))
+            return
+    with booting.start_machine(image, options, listener=listener) as running:
+        if sys.stdin.isatty():
+            click.echo(f"machine {running.machine_id}; Ctrl-] ends it\r", err=True)
+        booting.attach_terminal(running, sys.stdin.fileno(), sys.stdout.fileno())
+        end = running.wait(0)
+    click.echo(f"\r\n{end.message if end is not None else 'the machine was ended'}", err=True)

@@ -1,0 +1,108 @@
+"""`bouvet run`: a command or code in a throw-away machine."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bouvet import booting, pipeline
+from bouvet.cli.machine_options import IMAGE, boot_options, machine_options
+from bouvet.cli.options import output_options, print_json
+from bouvet.cli.progress import progress
+from bouvet.sandbox import CallTimeout, Sandbox
+
+TIMED_OUT = 124
+"""The exit status of a command that took too long, as of timeout(1)."""
+
+NOT_STARTED = 127
+"""The exit status of a command that the guest could not start."""
+
+LANGUAGES = ("python", "node", "bash", "sh", "rust")
+
+
+@click.command("run")
+@IMAGE
+@click.argument("arguments", nargs=-1, metavar="[-- CMD...] | [SCRIPT]")
+@click.option("--lang", type=click.Choice(LANGUAGES), help="Run code in this language.")
+@click.option(
+    "-c", "code", metavar="CODE", help="The code, with --lang; else SCRIPT is read, or standard input."
+)
+@click.option("--timeout", type=click.FloatRange(min=0.001), help="Seconds that the command may take.")
+@click.option("--keep", is_flag=True, help="Keep the machine until it ends itself, or Ctrl-C.")
+@machine_options
+@output_options
+def command(
+    *,
+    image: Path,
+    arguments: tuple[str, ...],
+    lang: str | None,
+    code: str | None,
+    timeout: float | None,
+    keep: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **machine: Any,
+) -> int:
+    r"""Boot IMAGE in a throw-away machine, run CMD in it, and destroy it.
+
+    CMD's output and exit status are passed on; 124 if it took longer than --timeout, 127 if it could not
+    be started. With --lang, CODE, the file SCRIPT or standard input is run instead.
+
+    \b
+    bouvet run devbox.ext4 -- python3 --version
+    bouvet run devbox.ext4 --lang node -c 'console.log(6 * 7)'
+    """
+    source = _code(lang, code, arguments)
+    with (
+        progress(quiet=quiet, verbose=verbose) as listener,
+        booting.boot(image, boot_options(machine), listener=listener) as sandbox,
+    ):
+        try:
+            if lang is not None:
+                result = sandbox.run_code(lang, source, timeout=timeout)
+            else:
+                result = sandbox.run(shlex.join(arguments), timeout=timeout)
+        except CallTimeout as error:
+            click.echo(f"bouvet: {error.message}", err=True)
+            return TIMED_OUT
+        if as_json:
+            print_json(pipeline.as_json(result) | {"timings": pipeline.as_json(sandbox.timings)})
+        else:
+            click.echo(result.stdout, nl=False)
+            click.echo(result.stderr, nl=False, err=True)
+        if keep:
+            _keep(sandbox)
+    return result.exit_code if result.exit_code >= 0 else NOT_STARTED
+
+
+def _code(lang: str | None, code: str | None, arguments: tuple[str, ...]) -> str:
+    """Return the code to run, or complain about arguments that do not go together."""
+    if lang is None:
+        if code is not None:
+            raise click.UsageError("-c needs --lang")
+        if not arguments:
+            raise click.UsageError("name a command after '--', or a language by --lang")
+        return ""
+    if code is not None and arguments:
+        raise click.UsageError("give the code by -c or in a file, not both")
+    if len(arguments) > 1:
+        raise click.UsageError("--lang takes one script")
+    if code is not None:
+        return code
+    try:
+        return Path(arguments[0]).read_text(encoding="utf-8") if arguments else sys.stdin.read()
+    except OSError as error:
+        raise click.UsageError(f"cannot read {arguments[0]}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"the code is not UTF-8 text: {error}") from error
+
+
+def _keep(sandbox: Sandbox) -> None:
+    click.echo(f"machine {sandbox.machine.machine_id} is kept: {sandbox.machine.socket_path}", err=True)
+    click.echo("it ends with Ctrl-C", err=True)
+    sandbox.machine.wait()
