@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import os
 import re
@@ -122,6 +123,43 @@ def test_what_cannot_be_installed_is_named_in_one_command(tmp_path: Path) -> Non
     command = done.stderr.splitlines()[-1]
     assert command.startswith("  sudo apt-get install --yes ")
     assert {"python3-venv", "mmdebstrap", "gpg"} <= set(command.split())
+
+
+def needed_packages() -> dict[str, list[str]]:
+    """Return each Debian package that packages.sh may install, with what shows that it is there."""
+    text = (ROOT / "tools" / "packages.sh").read_text()
+    return {name: rest.split() for name, rest in re.findall(r"^ +need (\S+) (.*)$", text, re.MULTILINE)}
+
+
+def test_every_tool_that_a_test_needs_is_installed() -> None:
+    """Those that no package brings are in every Debian: essential, or of priority 'required', or make."""
+    everywhere = {
+        "apt-get",
+        "dpkg-deb",
+        "findmnt",
+        "ldd",
+        "losetup",
+        "make",
+        "mount",
+        "setpriv",
+        "sh",
+        "umount",
+        "unshare",
+    }
+    installed = {witness for witnesses in needed_packages().values() for witness in witnesses}
+    wanted: set[str] = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.needs_tool":
+                wanted |= {ast.literal_eval(argument) for argument in node.args}
+    assert wanted - everywhere <= installed
+
+
+def test_the_set_up_guide_names_the_same_packages() -> None:
+    text = (ROOT / "docs" / "how-to" / "set-up.md").read_text().replace("\\\n", " ")
+    named = {word for line in re.findall(r"apt-get install --yes(.*)", text) for word in line.split()}
+    emulation = {"arch-test", "qemu-user-static", "binfmt-support"}
+    assert named - {"python3-venv"} == set(needed_packages()) - emulation - {"ca-certificates"}
 
 
 def locked() -> dict[str, tuple[str, list[str]]]:
