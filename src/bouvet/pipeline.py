@@ -32,6 +32,7 @@ from bouvet.layers.writer import LayerWriter
 from bouvet.plan import Step, digest_of, plan_layers
 from bouvet.spec import Architecture, Spec
 from bouvet.vm.kernel import KernelCache, parse_kernel
+from bouvet.vm.kernel_build import build_kernel
 
 __all__ = [
     "BuildResult",
@@ -39,6 +40,7 @@ __all__ = [
     "Order",
     "as_json",
     "build",
+    "build_kernel",
     "cached_layers",
     "default_root",
     "export",

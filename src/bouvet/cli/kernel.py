@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from bouvet import pipeline
@@ -50,6 +52,39 @@ def show(kernel: str, arch: str | None, as_json: bool) -> None:
     if found is None:
         raise KernelError(f"the kernel '{kernel}' is not in the cache", hint=f"bouvet kernel fetch {kernel}")
     _show(pipeline.as_json(found), as_json)
+
+
+@command.command("build")
+@click.option(
+    "--config",
+    "configs",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A configuration file; where several differ the later one counts.",
+)
+@click.option(
+    "--source", type=click.Path(path_type=Path, exists=True), help="A tarball; Debian's package if not given."
+)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    default=Path("vmlinuz"),
+    show_default=True,
+    help="A file.",
+)
+@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+@click.option("--verbose", "-v", is_flag=True, help="Show what the tools print.")
+def build(
+    *, configs: tuple[Path, ...], source: Path | None, output: Path, quiet: bool, verbose: bool
+) -> None:
+    """Build a kernel from Debian's linux-source package, for 'file:PATH'. It takes minutes."""
+    with progress(quiet=quiet, verbose=verbose) as listener:
+        pipeline.build_kernel(
+            configs, output, architecture=host_architecture(), source=source, listener=listener
+        )
+    click.echo(output)
 
 
 def _show(row: dict[str, object], as_json: bool) -> None:
