@@ -150,14 +150,12 @@ class VhostSession:
         return len(self._partial) == vhost_user.HEADER.size + size
 
     def _obey(self, message: Message, descriptors: list[int]) -> bytes | None:
-        """Do what a message says; return the payload of its answer. Descriptors kept leave the list."""
+        """Do what a message says; return the payload of its answer. What is kept leaves `descriptors`."""
         match message.request:
             case Request.GET_FEATURES:
                 return vhost_user.U64.pack(_FEATURES)
             case Request.GET_PROTOCOL_FEATURES:
                 return vhost_user.U64.pack(_PROTOCOL_FEATURES)
-            case Request.GET_QUEUE_NUM:
-                return vhost_user.U64.pack(_RINGS)
             case Request.GET_CONFIG:
                 return self._get_config(message)
             case Request.GET_VRING_BASE:
@@ -205,13 +203,15 @@ class VhostSession:
                 if descriptor < 0:
                     raise FormatError("QEMU gives no event for new buffers: polling is not offered")
                 self._replace_kick(ring, descriptor)
+                descriptors.clear()
                 # Without the feature, queues have no switch of their own.
                 ring.enabled |= not self._features & vhost_user.FEATURE_PROTOCOL_FEATURES
             case Request.SET_VRING_CALL:
                 ring, descriptor = self._ring_event(message, descriptors)
                 self._replace_call(ring, descriptor)
+                descriptors.clear()
             case Request.SET_VRING_ERR:
-                self._ring_event(message, descriptors, keep=False)
+                self._ring_event(message, descriptors)
             case other:
                 raise FormatError(f"vhost-user message {other} is not known here")
 
@@ -268,32 +268,30 @@ class VhostSession:
         index, value = message.vring_state()
         return self._ring(index), value
 
-    def _ring_event(
-        self, message: Message, descriptors: list[int], *, keep: bool = True
-    ) -> tuple[_Ring, int]:
-        """Return the ring and the descriptor of its event, which is the caller's then; -1 for none."""
+    def _ring_event(self, message: Message, descriptors: list[int]) -> tuple[_Ring, int]:
+        """Return the ring that a message is about and the descriptor of its event, -1 for none."""
         index, present = message.vring_descriptor()
         ring = self._ring(index)
         if len(descriptors) != present:
             raise FormatError(f"QEMU announces {present:d} descriptors and sends {len(descriptors)}")
-        return ring, descriptors.pop() if present and keep else -1
+        return ring, descriptors[0] if present else -1
 
     def _replace_kick(self, ring: _Ring, descriptor: int) -> None:
+        if descriptor >= 0:
+            os.set_blocking(descriptor, False)
+            self._watch(descriptor)
         if ring.kick >= 0:
             self._unwatch(ring.kick)
             os.close(ring.kick)
         ring.kick = descriptor
-        if descriptor >= 0:
-            os.set_blocking(descriptor, False)
-            self._watch(descriptor)
 
     @staticmethod
     def _replace_call(ring: _Ring, descriptor: int) -> None:
+        if descriptor >= 0:
+            os.set_blocking(descriptor, False)
         if ring.call >= 0:
             os.close(ring.call)
         ring.call = descriptor
-        if descriptor >= 0:
-            os.set_blocking(descriptor, False)
 
 
 def _map_memory(message: Message, descriptors: list[int]) -> GuestMemory:

@@ -9,7 +9,6 @@ room for them. A connection that waits for the guest costs nothing, and there is
 
 from __future__ import annotations
 
-import errno
 import functools
 import re
 import resource
@@ -136,13 +135,16 @@ class Backend:
 
     def connect(self, port: int) -> SocketEndpoint | None:
         """Connect the guest to the program that listens on `v.sock_<port>` in the run directory."""
-        host_socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            host_socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError:
+            return None
         try:
             host_socket.connect(f"v.sock_{port}")
+            self._epoll.register(host_socket, _EDGE)
         except OSError:
             host_socket.close()
             return None
-        self._epoll.register(host_socket, _EDGE)
         return SocketEndpoint(host_socket, self)
 
     def watch_connection(self, host_socket: socket.socket, connection: Connection) -> None:
@@ -160,8 +162,8 @@ class Backend:
 
     def _watch_kick(self, descriptor: int) -> None:
         # The counter is never read: each write to it is an edge. What it is for, `process` sees itself.
-        self._handlers[descriptor] = lambda _: None
         self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLET)
+        self._handlers[descriptor] = lambda _: None
 
     def _unwatch(self, descriptor: int) -> None:
         del self._handlers[descriptor]
@@ -179,10 +181,9 @@ class Backend:
             except BlockingIOError:
                 self._callers_wait = False
                 return
-            except OSError as error:
-                if error.errno == errno.ECONNABORTED:
-                    continue
-                raise
+            except OSError:
+                # The host is short of something. The caller stays where it is until the next event.
+                return
             caller.setblocking(False)
             self._dialling.add(caller)
             self._handlers[caller.fileno()] = functools.partial(self._on_dial, caller)
@@ -245,8 +246,8 @@ def main(arguments: Sequence[str]) -> int:
     except BouvetError as error:
         _log(error.message)
         return error.exit_code
-    except OSError as error:
-        _log(str(error))
+    except (OSError, MemoryError) as error:
+        _log(str(error) or "out of memory")
         return MachineError.exit_code
     finally:
         backend.close()

@@ -131,7 +131,7 @@ def confused_qemu(machine: Machine, choice: random.Random) -> None:
             payload = choice.randbytes(choice.randrange(60))
         descriptors = choice.choice([[], [], [machine.front_end.kicks[0]], [machine.guest.memory.file] * 3])
         if request in {Request.SET_VRING_KICK, Request.SET_VRING_CALL} and choice.random() < 0.9:
-            descriptors = [machine.front_end.kicks[0]]
+            descriptors = [choice.choice([*machine.front_end.kicks, machine.guest.memory.file])]
         try:
             machine.front_end.send(
                 request, payload, descriptors, flags=choice.choice([1] * 9 + [9] * 9 + [0])

@@ -45,7 +45,6 @@ class Request(enum.IntEnum):
     SET_VRING_ERR = 14
     GET_PROTOCOL_FEATURES = 15
     SET_PROTOCOL_FEATURES = 16
-    GET_QUEUE_NUM = 17
     SET_VRING_ENABLE = 18
     GET_CONFIG = 24
 
