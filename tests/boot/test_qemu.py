@@ -25,6 +25,7 @@ from bouvet.vm import recorder
 from bouvet.vm.machine import GIB, EndReason, MachineConfig
 from bouvet.vm.qemu import QemuMachine
 from bouvet.vm.terminal import LEAVE_KEY, attach_terminal
+from bouvet.vm.unprivileged import NOBODY
 from tests.boot.conftest import SECONDS_TO_BOOT, Boot, write_image
 
 pytestmark = pytest.mark.needs_tool("qemu-system-x86_64", "mmdebstrap", "depmod", "gcc")
@@ -131,6 +132,19 @@ def test_a_run_directory_with_a_long_path(boot: Boot, tmp_path: Path) -> None:
     machine, console = boot("wait", run_base=base)
     assert len(str(machine.socket_path)) > 108
     console.expect("the guest will wait")
+
+
+@pytest.mark.needs_root
+def test_qemu_does_not_run_as_root(boot: Boot) -> None:
+    machine, console = boot("wait")
+    console.expect("the guest will wait")
+    status = Path(f"/proc/{processes_of(machine)[0]}/status").read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines())
+    assert fields["Uid"].split() == [str(NOBODY)] * 4
+    assert fields["Gid"].split() == [str(NOBODY)] * 4
+    assert fields["Groups"].split() == []
+    assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+    assert {int(fields[name], 16) for name in ("CapEff", "CapPrm", "CapAmb")} == {0}
 
 
 # The terminal.
@@ -297,7 +311,7 @@ def test_a_guest_that_floods_its_console_fills_no_disk(boot: Boot, monkeypatch: 
 OWNER = """
 import os, pickle, sys
 from bouvet.vm.qemu import QemuMachine
-config = pickle.loads(bytes.fromhex(sys.argv[1]))
+config = pickle.load(open(sys.argv[1], "rb"))
 with QemuMachine(config) as machine:
     parts = machine._running
     print(machine.run_directory, parts.qemu.pid, parts.backend.process.pid, flush=True)
@@ -310,11 +324,13 @@ def test_the_owner_is_killed(
     configure: Callable[..., MachineConfig],
     boot: Boot,
     wait_for_exit: Callable[[int, float], bool],
+    tmp_path: Path,
     number: signal.Signals,
 ) -> None:
-    config = configure(kernel_arguments=("behave=wait",))
+    stored = tmp_path / "config"
+    stored.write_bytes(pickle.dumps(configure(kernel_arguments=("behave=wait",))))
     with subprocess.Popen(
-        [sys.executable, "-c", OWNER, pickle.dumps(config).hex()],
+        [sys.executable, "-c", OWNER, str(stored)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

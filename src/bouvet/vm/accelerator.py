@@ -22,7 +22,7 @@ from bouvet.vm.qemu_command import PROGRAMS, probe_command
 PROBE_SECONDS = 5.0
 """A host whose KVM works needs less than one."""
 
-_DEVICE = Path("/dev/kvm")
+KVM_DEVICE = Path("/dev/kvm")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _CACHE_NAME = "kvm.json"
 
@@ -52,9 +52,9 @@ def choose_accelerator(kernel: Kernel, cache: Path) -> Choice:
     """
     if platform.machine() != kernel.architecture:
         return Choice(Accelerator.TCG, f"emulating {kernel.architecture}: this host is {platform.machine()}")
-    if not os.access(_DEVICE, os.R_OK | os.W_OK):
-        lack = "may not be opened by this user" if _DEVICE.exists() else "is not there"
-        return Choice(Accelerator.TCG, f"emulating: {_DEVICE} {lack}")
+    if not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
+        lack = "may not be opened by this user" if KVM_DEVICE.exists() else "is not there"
+        return Choice(Accelerator.TCG, f"emulating: {KVM_DEVICE} {lack}")
     name, package = PROGRAMS[kernel.architecture]
     program = process.find_tool(name, package=package)
     answers_for = [_BOOT_ID.read_text().strip(), program, Path(program).stat().st_mtime_ns, os.geteuid()]

@@ -22,12 +22,14 @@ from types import TracebackType
 from typing import Self
 
 from bouvet import process
+from bouvet.vm.accelerator import KVM_DEVICE
 from bouvet.vm.disks import make_memory_file, make_overlay, open_file, open_image
 from bouvet.vm.initramfs import build_initramfs
-from bouvet.vm.machine import DISK_GROWTH, BootTimings, EndReason, MachineConfig, MachineEnd
+from bouvet.vm.machine import DISK_GROWTH, Accelerator, BootTimings, EndReason, MachineConfig, MachineEnd
 from bouvet.vm.qemu_command import PROGRAMS, Descriptors, command_line
 from bouvet.vm.recorder import Recorder
 from bouvet.vm.run_directory import make_run_directory
+from bouvet.vm.unprivileged import as_nobody
 from bouvet.vm.vsock import VsockBackend, start_vsock_backend
 
 CONSOLE_LOG = "console.log"
@@ -207,7 +209,8 @@ class QemuMachine:
                 console=console.fileno(),
                 vsock=backend.qemu_descriptor,
             )
-            argv = command_line(config, program, files)
+            devices = (KVM_DEVICE,) if config.accelerator is Accelerator.KVM else ()
+            argv = [*as_nobody(devices), *command_line(config, program, files)]
             qemu = stack.enter_context(
                 process.start(argv, cwd=run_directory, stdout=subprocess.DEVNULL, pass_fds=files.all())
             )

@@ -43,7 +43,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setenv("PATH", str(host.program.parent), prepend=":")
     device = tmp_path / "kvm"
     device.touch()
-    monkeypatch.setattr(accelerator, "_DEVICE", device)
+    monkeypatch.setattr(accelerator, "KVM_DEVICE", device)
     return host
 
 
@@ -122,7 +122,7 @@ def test_a_foreign_architecture_is_emulated(host: Host, kernel: Kernel) -> None:
 def test_a_host_without_kvm_is_not_probed(
     host: Host, kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accelerator, "_DEVICE", tmp_path / "nothing")
+    monkeypatch.setattr(accelerator, "KVM_DEVICE", tmp_path / "nothing")
     choice = choose_accelerator(kernel, host.cache)
     assert (choice.accelerator, "is not there" in choice.reason) == (Accelerator.TCG, True)
     assert host.count() == 0
