@@ -70,6 +70,7 @@ class Attack:
         actions = [
             self.send, self.send, self.send, self.offer, self.offer, self.dial, self.write, self.write,
             self.end, self.drain, self.scribble, self.pause, self.work, self.work, self.work,
+            self.dial, self.burst,
         ]  # fmt: skip
         for _ in range(STEPS):
             self.choice.choice(actions)()
@@ -102,6 +103,26 @@ class Attack:
         self.chain(
             self.transmit, [*self.cut(self.header(header), HEADER_SIZE, False), (self.payload, room, False)]
         )
+
+    def burst(self) -> None:
+        """Have the guest send a packet many times: data beyond its credit, or what nobody waits for."""
+        connections = self.connections()
+        if not connections or self.choice.random() > 0.05:
+            return
+        connection = self.choice.choice(connections)
+        endpoint = connection.endpoint
+        assert isinstance(endpoint, MemoryEndpoint)
+        endpoint.room = 0
+        host_port, length = (connection.host_port, 1 << 16) if self.choice.random() < 0.5 else (3, 0)
+        header = HEADER.pack(
+            GUEST_CID, 2, connection.guest_port, host_port, length, 1, Operation.DATA, 0, 1000, 0
+        )
+        for _ in range(300):
+            self.chain(
+                self.transmit, [(self.header(header), HEADER_SIZE, False), (self.payload, length, False)]
+            )
+            self.device.process()
+            self.check()
 
     def header(self, content: bytes) -> int:
         """Return the address of a header with the given content."""
@@ -171,7 +192,10 @@ class Attack:
     def end(self) -> None:
         """Have a host program end, in one of the ways there are."""
         endpoint = self.program()
-        if endpoint is not None and endpoint.connection is not None and self.choice.random() < 0.5:
+        if endpoint is not None and self.choice.random() < 0.1:
+            # The device will find out.
+            endpoint.broken = True
+        elif endpoint is not None and endpoint.connection is not None and self.choice.random() < 0.5:
             endpoint.ended = True
             endpoint.broken = self.choice.random() < 0.5
             self.device.on_writable(endpoint.connection)
