@@ -1,0 +1,1 @@
+"""The requirements that can be checked without booting, one module an area."""
