@@ -5,8 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import functools
-import hashlib
 import json
 import time
 import uuid
@@ -15,21 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import bouvet
 from bouvet import process
 from bouvet.errors import BouvetError, LayerCorrupt
 from bouvet.events import Listener, Note, StepFinished, StepProgress, StepStarted, ToolOutput, ignore
 from bouvet.formats import ext4, tree
 from bouvet.formats.tree import FileTree
 from bouvet.image import oci
+from bouvet.image.expectation import Expectation
 from bouvet.image.output import replacing
+from bouvet.image.report import Report, Row
+from bouvet.image.verify import check_image
 from bouvet.layers import agent as agent_layer
 from bouvet.layers import makers
 from bouvet.layers.maker import Workshop
 from bouvet.layers.merge import merge
 from bouvet.layers.store import Entry, Layer, Store, default_root
 from bouvet.layers.writer import LayerWriter
-from bouvet.plan import Step, digest_of, plan_layers
+from bouvet.order import MANIFEST, Order
+from bouvet.plan import Step
 from bouvet.spec import Architecture, Spec
 from bouvet.vm.kernel import KernelCache, parse_kernel
 from bouvet.vm.kernel_build import build_kernel
@@ -38,6 +39,8 @@ __all__ = [
     "BuildResult",
     "ExportResult",
     "Order",
+    "Report",
+    "Row",
     "as_json",
     "build",
     "build_kernel",
@@ -49,12 +52,8 @@ __all__ = [
     "merged_tree",
     "parse_kernel",
     "prune_cache",
+    "verify_static",
 ]
-
-MANIFEST = b"usr/share/bouvet/manifest.json"
-"""Where an image tells what it was made from."""
-
-PUBLIC_PASSWORD = "root"  # noqa: S105  (the documented one, known to everybody)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,49 +88,6 @@ class ExportResult:
     manifest: str
     configuration: str
     layers: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Order:
-    """What to build, apart from where.
-
-    Attributes:
-        spec: What the image shall hold.
-        architecture: What it runs on.
-        name: The image's base name, recorded in its manifest.
-    """
-
-    spec: Spec
-    architecture: Architecture
-    name: str
-
-    @functools.cached_property
-    def steps(self) -> list[Step]:
-        """The steps that make the image's layers."""
-        agent = hashlib.sha256(agent_layer.binary(self.architecture)).hexdigest() if self.spec.agent else ""
-        return plan_layers(self.spec, self.architecture, code=makers.code_digests(), agent=agent)
-
-    @functools.cached_property
-    def manifest(self) -> dict[str, Any]:
-        """What the image tells about itself; it has no time of the build."""
-        spec = self.spec.model_dump(mode="json")
-        if spec["system"]["root_password"] not in {None, PUBLIC_PASSWORD}:
-            # Everybody in the guest can read the manifest.
-            spec["system"]["root_password"] = "(set)"  # noqa: S105
-        return {
-            "bouvet": bouvet.__version__,
-            "name": self.name,
-            "architecture": self.architecture,
-            "spec": spec,
-            # No digests: a layer's covers the password, and is quick to compute for one who guesses.
-            "layers": [step.name for step in self.steps],
-        }
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """A digest over everything that the image is made from."""
-        layers = [step.digest for step in self.steps]
-        return digest_of({"manifest": self.manifest, "layers": layers, "format": _format_digest()})
 
 
 def build(
@@ -413,16 +369,6 @@ def _place_agent(architecture: Architecture, target: Path) -> None:
         file.write(content)
 
 
-@functools.cache
-def _format_digest() -> str:
-    """Return a digest of the code that lays an image out."""
-    digest = hashlib.sha256()
-    package = Path(ext4.__file__).parent
-    for path in sorted([*package.glob("*.py"), Path(tree.__file__)]):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
 def _age(seconds: float) -> str:
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= length:
@@ -453,6 +399,21 @@ def prune_cache(unused_for: float, *, downloads: bool) -> tuple[list[Entry], int
 def kernel_cache() -> KernelCache:
     """Return the user's cache of kernels."""
     return KernelCache(default_root() / "kernels")
+
+
+def verify_static(image: Path, spec: Spec | None = None) -> Report:
+    """Check an image against what it must be, without booting it.
+
+    Args:
+        image: The image.
+        spec: What it was built from; what its own manifest says by default.
+
+    Raises:
+        FormatError: The image holds no ext4 file system.
+        ImageError: It cannot be read.
+    """
+    expected = None if spec is None else Expectation.from_spec(spec.model_dump(mode="json"), None)
+    return check_image(image, expected=expected)
 
 
 def as_json(result: object) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from bouvet import order as orders
 from bouvet import pipeline
 from bouvet.formats.ext4 import Ext4Reader
 from bouvet.formats.tree import BLOCK, FileTree, directory
@@ -101,7 +102,7 @@ def test_equal_layers_give_equal_bytes(base_image: BuiltImage, tmp_path: Path) -
 
 def test_the_image_says_what_it_was_made_from(base_image: BuiltImage) -> None:
     with Ext4Reader(base_image.path) as reader:
-        manifest = json.loads(reader.read(pipeline.MANIFEST))
+        manifest = json.loads(reader.read(orders.MANIFEST))
     assert manifest == order("base").manifest
     assert manifest["layers"] == ["debian", "system", "agent"]
 

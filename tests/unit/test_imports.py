@@ -39,6 +39,8 @@ ALLOWED: dict[str, set[str]] = {
     "pipeline": {"bouvet"},
     # Its half that boots: the command line's `build` need not load the machine room.
     "booting": {"bouvet"},
+    # What it is asked for: a spec with the digests of all that makes its image.
+    "order": {"bouvet"},
     # A spec and a plan are data: what the command line fills in and prints.
     "cli": EVENTS | {"bouvet.pipeline", "bouvet.booting", "bouvet.sandbox", "bouvet.spec", "bouvet.plan"},
 }
