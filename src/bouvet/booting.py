@@ -15,11 +15,18 @@ from bouvet.formats.ext4 import Ext4Reader
 from bouvet.layers.agent import binary
 from bouvet.layers.store import default_root
 from bouvet.plan import host_architecture
-from bouvet.protocol import PORT
-from bouvet.sandbox import AgentClient, NotListening, Sandbox, dial
+from bouvet.sandbox import (
+    PAUSE_SECONDS,
+    AgentClient,
+    CallTimeout,
+    ConnectionLost,
+    NotListening,
+    Sandbox,
+    dial,
+)
 from bouvet.vm.accelerator import choose_accelerator
 from bouvet.vm.kernel import Kernel, KernelCache, parse_kernel
-from bouvet.vm.machine import MIB, BootTimings, MachineConfig
+from bouvet.vm.machine import MIB, BootTimings, EndReason, MachineConfig
 from bouvet.vm.qemu import QemuMachine
 from bouvet.vm.terminal import attach_terminal
 
@@ -28,12 +35,12 @@ __all__ = [
     "BootOptions",
     "TimingReport",
     "TimingRow",
-    "attach_terminal",
     "await_agent",
     "boot",
     "image_architecture",
     "start_machine",
     "timings_report",
+    "use_console",
 ]
 
 READY_SECONDS = 120.0
@@ -121,27 +128,53 @@ def await_agent(machine: QemuMachine, seconds: float) -> tuple[AgentClient, Boot
         MachineError: The machine ended, or the agent did not answer in time.
     """
     deadline = machine.started + seconds
-    try:
-        connection = dial(
-            machine.socket_path,
-            deadline=deadline,
-            ended=lambda pause: machine.wait(pause) is not None,
-            port=PORT,
-        )
-        accepted = time.monotonic()
-        client = AgentClient(connection)
+    while True:
         try:
-            client.ping(timeout=max(0.1, deadline - time.monotonic()))
-        except BaseException:
-            client.close()
-            raise
-    except AgentError as error:
-        raise _not_ready(machine, error, seconds) from error
+            connection = dial(
+                machine.socket_path,
+                deadline=deadline,
+                ended=lambda pause: machine.wait(pause) is not None,
+            )
+            accepted = time.monotonic()
+            client = AgentClient(connection)
+            try:
+                client.ping(timeout=max(0.1, deadline - time.monotonic()))
+            except BaseException:
+                client.close()
+                raise
+        except ConnectionLost as error:
+            # The machine ends, or an agent that crashed: then the guest may start another.
+            if machine.wait(PAUSE_SECONDS) is not None or time.monotonic() >= deadline:
+                raise _not_ready(machine, error, seconds) from error
+        except AgentError as error:
+            raise _not_ready(machine, error, seconds) from error
+        else:
+            break
     answered = time.monotonic()
     timings = dataclasses.replace(
         machine.timings, agent=accepted - machine.started, answer=answered - machine.started
     )
     return client, timings
+
+
+def use_console(machine: QemuMachine, keyboard: int, screen: int) -> str:
+    """Connect a machine's console with a terminal until one of them ends; return which, for the user.
+
+    Args:
+        machine: A machine that was started.
+        keyboard: The descriptor of what is typed; Control-] leaves.
+        screen: The descriptor that the console is shown on.
+
+    Raises:
+        MachineError: The machine ended, and not because the guest powered off.
+    """
+    attach_terminal(machine, keyboard, screen)
+    end = machine.wait(0)
+    if end is None:
+        return "the machine was ended"
+    if end.reason is not EndReason.POWERED_OFF:
+        raise end.error()
+    return end.message
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +241,10 @@ def _fetch(kernels: KernelCache, name: str, architecture: str, listener: Listene
 
 
 def _not_ready(machine: QemuMachine, error: AgentError, seconds: float) -> MachineError:
-    end = machine.wait(0.5 if not isinstance(error, NotListening) else 0)
+    end = machine.wait(0)
     if end is not None:
         return end.error()
-    if isinstance(error, NotListening):
+    if isinstance(error, NotListening | ConnectionLost | CallTimeout):
         message = f"the guest's agent did not answer within {seconds:g} s"
     else:
         message = f"the guest's agent does not speak the protocol: {error.message}"

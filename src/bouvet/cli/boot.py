@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,23 +26,29 @@ def command(*, image: Path, timings: bool, as_json: bool, quiet: bool, verbose: 
     The image is not changed: what the guest writes is gone at the end.
     """
     options = boot_options(machine)
-    with progress(quiet=quiet, verbose=verbose) as listener:
-        if timings:
-            with booting.boot(image, options, listener=listener) as sandbox:
-                report = booting.timings_report(sandbox)
-            if as_json:
-                print_json(pipeline.as_json(report))
+    with contextlib.ExitStack() as stack:
+        with progress(quiet=quiet, verbose=verbose) as listener:
+            if timings:
+                sandbox = stack.enter_context(booting.boot(image, options, listener=listener))
             else:
-                for row in report.rows:
-                    host = "" if row.host is None else f"{row.host:9.3f} s"
-                    guest = "" if row.guest is None else f"{row.guest:9.3f} s"
-                    click.echo(f"{row.name:24}{host:>12}{guest:>12}")
-                for line in report.units:
-                    click.echo(printable(line))
+                running = stack.enter_context(booting.start_machine(image, options, listener=listener))
+        if timings:
+            _print_timings(booting.timings_report(sandbox), as_json=as_json)
             return
-    with booting.start_machine(image, options, listener=listener) as running:
         if sys.stdin.isatty():
             click.echo(f"machine {running.machine_id}; Ctrl-] ends it\r", err=True)
-        booting.attach_terminal(running, sys.stdin.fileno(), sys.stdout.fileno())
-        end = running.wait(0)
-    click.echo(f"\r\n{end.message if end is not None else 'the machine was ended'}", err=True)
+        left = booting.use_console(running, sys.stdin.fileno(), sys.stdout.fileno())
+    click.echo(f"\r\n{left}", err=True)
+
+
+def _print_timings(report: booting.TimingReport, *, as_json: bool) -> None:
+    if as_json:
+        print_json(pipeline.as_json(report))
+        return
+    click.echo(f"{'':24}{'host':>12}{'guest':>12}")
+    for row in report.rows:
+        host = "" if row.host is None else f"{row.host:9.3f} s"
+        guest = "" if row.guest is None else f"{row.guest:9.3f} s"
+        click.echo(f"{row.name:24}{host:>12}{guest:>12}".rstrip())
+    for line in report.units:
+        click.echo(printable(line))

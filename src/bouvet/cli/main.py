@@ -10,6 +10,7 @@ from types import FrameType
 
 import click
 
+from bouvet.cli.progress import printable
 from bouvet.errors import BouvetError
 
 COMMANDS = {
@@ -83,10 +84,14 @@ def main() -> None:
 
 
 def show(error: BouvetError) -> None:
-    """Print an error: what happened, the evidence, what to do."""
-    click.echo(click.style("bouvet: ", bold=True) + click.style(error.message, fg="red"), err=True)
+    """Print an error: what happened, the evidence, what to do.
+
+    Message and details may quote a guest, which shall not play tricks with the terminal.
+    """
+    message = printable(error.message)
+    click.echo(click.style("bouvet: ", bold=True) + click.style(message, fg="red"), err=True)
     for line in error.details:
-        click.echo(f"  {line}", err=True)
+        click.echo(f"  {printable(line)}", err=True)
     if error.hint:
         click.echo(click.style("  hint: ", bold=True) + error.hint, err=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ TIMED_OUT = 124
 
 NOT_STARTED = 127
 """The exit status of a command that the guest could not start."""
+
+MAX_STATUS = 255
 
 LANGUAGES = ("python", "node", "bash", "sh", "rust")
 
@@ -50,34 +53,39 @@ def command(
 ) -> int:
     r"""Boot IMAGE in a throw-away machine, run CMD in it, and destroy it.
 
-    CMD's output and exit status are passed on; 124 if it took longer than --timeout, 127 if it could not
-    be started. With --lang, CODE, the file SCRIPT or standard input is run instead.
+    CMD's output (the first 1 MiB of each stream) and exit status are passed on; the status is 124 if CMD
+    took longer than --timeout, and 127 if it could not be started. CMD is a program with its arguments;
+    for a shell's line use 'sh -c LINE'. With --lang, CODE, the file SCRIPT or standard input is run
+    instead.
 
     \b
     bouvet run devbox.ext4 -- python3 --version
     bouvet run devbox.ext4 --lang node -c 'console.log(6 * 7)'
     """
     source = _code(lang, code, arguments)
-    with (
-        progress(quiet=quiet, verbose=verbose) as listener,
-        booting.boot(image, boot_options(machine), listener=listener) as sandbox,
-    ):
+    with contextlib.ExitStack() as stack:
+        # The progress is over before the first byte of output: both may be on one terminal.
+        with progress(quiet=quiet, verbose=verbose) as listener:
+            booted = booting.boot(image, boot_options(machine), listener=listener)
+            sandbox = stack.enter_context(booted)
         try:
             if lang is not None:
                 result = sandbox.run_code(lang, source, timeout=timeout)
             else:
-                result = sandbox.run(shlex.join(arguments), timeout=timeout)
-        except CallTimeout as error:
-            click.echo(f"bouvet: {error.message}", err=True)
+                # exec: CMD is a program, never a word of the shell's own, and gets the signals itself.
+                result = sandbox.run(f"exec {shlex.join(arguments)}", timeout=timeout)
+        except CallTimeout:
+            click.echo(f"bouvet: the command took longer than {timeout:g} s", err=True)
             return TIMED_OUT
         if as_json:
             print_json(pipeline.as_json(result) | {"timings": pipeline.as_json(sandbox.timings)})
         else:
-            click.echo(result.stdout, nl=False)
-            click.echo(result.stderr, nl=False, err=True)
+            # As bytes: a guest may send what no terminal's encoding has.
+            click.echo(result.stdout.encode(errors="replace"), nl=False)
+            click.echo(result.stderr.encode(errors="replace"), nl=False, err=True)
         if keep:
             _keep(sandbox)
-    return result.exit_code if result.exit_code >= 0 else NOT_STARTED
+    return result.exit_code if 0 <= result.exit_code <= MAX_STATUS else NOT_STARTED
 
 
 def _code(lang: str | None, code: str | None, arguments: tuple[str, ...]) -> str:

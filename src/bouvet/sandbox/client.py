@@ -57,13 +57,24 @@ class CallTimeout(CallFailed):
     """A request got no response in time. It may still be carried out; the connection can be used on."""
 
 
+class ConnectionLost(CallFailed):
+    """The other side of the connection is gone: the agent, or its machine, or what was between."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Break:
+    """Why a connection cannot be used any more."""
+
+    why: str
+    failure: type[CallFailed] = CallFailed
+
+
 @dataclass
 class _Call:
     """A request that waits for its response."""
 
     done: threading.Event = field(default_factory=threading.Event)
     response: Response | None = None
-    failure: str | None = None
 
 
 class AgentClient:
@@ -81,7 +92,7 @@ class AgentClient:
         self._abandoned: set[int] = set()
         self._state = threading.Lock()
         self._sending = threading.Lock()
-        self._broken: str | None = None
+        self._broken: _Break | None = None
         self._reader = threading.Thread(target=self._read, name="agent client", daemon=True)
         self._reader.start()
 
@@ -154,7 +165,7 @@ class AgentClient:
         call = _Call()
         with self._state:
             if self._broken is not None:
-                raise CallFailed(f"{self._broken}; {method} was not sent", sent=False)
+                raise self._broken.failure(f"{self._broken.why}; {method} was not sent", sent=False)
             self._calls[number] = call
         try:
             self._send(line, method, deadline)
@@ -170,7 +181,8 @@ class AgentClient:
         if not answered and waiting:
             raise CallTimeout(f"the agent did not answer {method} within {timeout:g} s", sent=True)
         if call.response is None:
-            raise CallFailed(f"{call.failure}; {method} was sent and not answered", sent=True)
+            assert self._broken is not None
+            raise self._broken.failure(f"{self._broken.why}; {method} was sent, not answered", sent=True)
         if call.response.error is not None:
             raise call.response.error
         return call.response.result
@@ -213,8 +225,9 @@ class AgentClient:
         except TimeoutError:
             raise CallTimeout(f"the agent does not read; {method} was not sent", sent=False) from None
         except OSError as error:
-            self._break(f"the connection to the agent was lost: {error.strerror}")
-            raise CallFailed(f"{self._broken}; {method} was not sent", sent=False) from error
+            why = f"the connection to the agent was lost: {error.strerror}"
+            self._break(why, ConnectionLost)
+            raise ConnectionLost(f"{why}; {method} was not sent", sent=False) from error
         finally:
             if 0 < len(rest) < len(line):
                 self._break(f"the agent was sent a part of {method} only")
@@ -242,11 +255,11 @@ class AgentClient:
             while piece := self._connection.recv(_PIECE):
                 for line in splitter.feed(piece):
                     self._deliver(decode_response(line))
-            self._break("the agent closed the connection")
+            self._break("the agent closed the connection", ConnectionLost)
         except AgentError as error:
             self._break(error.message)
         except OSError as error:
-            self._break(f"the connection to the agent was lost: {error.strerror}")
+            self._break(f"the connection to the agent was lost: {error.strerror}", ConnectionLost)
         finally:
             # Without this thread nobody would ever be answered (it may have run out of memory).
             self._break("what the agent sent could not be read")
@@ -274,17 +287,16 @@ class AgentClient:
                 self._abandoned.add(number)
         return waiting
 
-    def _break(self, why: str) -> None:
+    def _break(self, why: str, failure: type[CallFailed] = CallFailed) -> None:
         """End the connection: every call that waits fails, and every later one."""
         with self._state:
             if self._broken is None:
-                self._broken = why
+                self._broken = _Break(why, failure)
             calls = list(self._calls.values())
             self._calls.clear()
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
         for call in calls:
-            call.failure = self._broken
             call.done.set()
 
 

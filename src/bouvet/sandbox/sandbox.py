@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bouvet.protocol import ExecResult
-from bouvet.sandbox.client import AgentClient
+from bouvet.protocol import DirectoryEntry, ExecResult
+from bouvet.sandbox.client import CALL_SECONDS, AgentClient, ConnectionLost
 from bouvet.sandbox.transport import connect
 from bouvet.vm.machine import BootTimings, Machine
+
+END_SECONDS = 1.5
+"""How long a machine's end is waited for when the connection to its agent was lost."""
 
 
 class Sandbox:
     """A running machine whose agent answers.
+
+    What happens in it is the guest's: a result may be anything. When the machine ends while something is
+    asked of it, the error says how it ended.
 
     Attributes:
         machine: The machine.
@@ -26,12 +32,41 @@ class Sandbox:
         self.timings = timings
 
     def run(self, command: str, *, timeout: float | None = None) -> ExecResult:
-        """Run a command by `sh -c`, as root in `/root`; see `AgentClient.exec`."""
-        return self.client.exec(command, timeout=timeout)
+        """Run a command by `sh -c`, as root in `/root`; see `AgentClient.exec`.
+
+        Raises:
+            CallTimeout: It took longer than `timeout` seconds, and may run on.
+            MachineError: The machine has ended.
+            AgentError: There is no result.
+        """
+        with self._explaining():
+            return self.client.exec(command, timeout=timeout)
 
     def run_code(self, language: str, code: str, *, timeout: float | None = None) -> ExecResult:
-        """Run code in a language; see `AgentClient.exec_code`."""
-        return self.client.exec_code(language, code, timeout=timeout)
+        """Run code in a language; see `AgentClient.exec_code`.
+
+        Raises:
+            CallTimeout: It took longer than `timeout` seconds, and may run on.
+            MachineError: The machine has ended.
+            AgentError: There is no result.
+        """
+        with self._explaining():
+            return self.client.exec_code(language, code, timeout=timeout)
+
+    def read_file(self, path: str, *, timeout: float = CALL_SECONDS) -> str:
+        """Return a file's content: UTF-8 text of at most 10 MiB; see `AgentClient.read_file`."""
+        with self._explaining():
+            return self.client.read_file(path, timeout=timeout)
+
+    def write_file(self, path: str, content: str, *, timeout: float = CALL_SECONDS) -> None:
+        """Write a file of at most 10 MiB; see `AgentClient.write_file`."""
+        with self._explaining():
+            self.client.write_file(path, content, timeout=timeout)
+
+    def list_dir(self, path: str, *, timeout: float = CALL_SECONDS) -> tuple[DirectoryEntry, ...]:
+        """Return a directory's entries, sorted by name; see `AgentClient.list_dir`."""
+        with self._explaining():
+            return self.client.list_dir(path, timeout=timeout)
 
     @contextmanager
     def another_client(self) -> Iterator[AgentClient]:
@@ -42,3 +77,14 @@ class Sandbox:
         """
         with AgentClient(connect(self.machine.socket_path)) as client:
             yield client
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Tell a lost connection from a machine that has ended."""
+        try:
+            yield
+        except ConnectionLost as error:
+            end = self.machine.wait(END_SECONDS)
+            if end is None:
+                raise
+            raise end.error() from error

@@ -13,7 +13,7 @@ import pytest
 
 from bouvet.errors import AgentError
 from bouvet.protocol import LINE_LIMIT
-from bouvet.sandbox import CallFailed, CallTimeout
+from bouvet.sandbox import CallFailed, CallTimeout, ConnectionLost
 from tests.unit.sandbox.conftest import Guest, Meet
 
 SECONDS = 60.0
@@ -82,6 +82,9 @@ BREAKING: dict[str, Guest] = {
     "a line without end": flooding(b"x" * (1 << 20)),
     "lines without end": flooding(b"\n" * (1 << 20)),
     "results without end": flooding(respond(7, result={}) * 1000),
+}
+
+LEAVING: dict[str, Guest] = {
     "silence, and the end": requests,
     "the end in the middle of a line": hanging_up_after(b'{"jsonrpc":"2.0","i'),
 }
@@ -92,12 +95,19 @@ def test_nonsense_ends_the_connection_at_once(meet: Meet, guest: Guest) -> None:
     client = meet(guest)
     with pytest.raises(CallFailed) as failure:
         client.ping(timeout=SECONDS)
-    assert not isinstance(failure.value, CallTimeout)
+    assert type(failure.value) is CallFailed
     assert failure.value.sent
     assert len(failure.value.message) < 1000
     with pytest.raises(CallFailed) as later:
         client.ping(timeout=SECONDS)
     assert not later.value.sent
+
+
+@pytest.mark.parametrize("guest", LEAVING.values(), ids=LEAVING.keys())
+def test_hanging_up_is_told_apart_from_nonsense(meet: Meet, guest: Guest) -> None:
+    with pytest.raises(ConnectionLost) as failure:
+        meet(guest).ping(timeout=SECONDS)
+    assert failure.value.sent
 
 
 def test_a_line_without_end_takes_little_more_than_the_limit(meet: Meet) -> None:
