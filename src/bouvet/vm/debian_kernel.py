@@ -1,4 +1,4 @@
-"""Debian's cloud kernel, taken out of its package without installing it.
+"""Debian's kernels, taken out of their packages without installing them.
 
 mmdebstrap sets up apt in a directory of its own, for any architecture and without privileges, with the
 mirror that Debian's layers come from; apt verifies the archive's signature and the package's digest.
@@ -21,21 +21,20 @@ DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 DOWNLOAD_SECONDS = 900
 
 _HOOK = """\
-#!/bin/sh
-set -eu
-cd {directory}
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
-apt-cache depends {meta} | sed -n 's/^ *Depends: \\(linux-image-.*\\)$/\\1/p' >name
+apt-cache depends {meta} | sed -n 's/^ *Depends: \\({name}.*\\)$/\\1/p' >name
 test -s name
 apt-cache show --no-all-versions "$(cat name)" | sed -n 's/^SHA256: //p' >digest
 test -s digest
-test -e {kernels}/"$(cat digest)" || apt-get download "$(cat name)"
+test -e {known}/"$(cat digest)" || apt-get download "$(cat name)"
 """
 
 
 @dataclass(frozen=True, slots=True)
 class DebianKernel:
     """Debian's cloud kernel: the newest of a suite, security updates included.
+
+    Its source, for those who build another, has the same version.
 
     Attributes:
         architecture: `x86_64` or `aarch64`.
@@ -48,7 +47,7 @@ class DebianKernel:
     sources: tuple[str, ...] = ()
 
 
-def download_package(
+def download_image(
     source: DebianKernel, directory: Path, kernels: Path, on_line: Callable[[str], None]
 ) -> tuple[str, Path | None]:
     """Download the newest cloud kernel's package unless the cache has it.
@@ -66,15 +65,33 @@ def download_package(
         KernelError: The archive cannot be read, or has no such kernel.
         ToolMissing: mmdebstrap is not installed.
     """
+    meta = f"linux-image-cloud-{DEBIAN_ARCHITECTURES[source.architecture]}"
+    _download(source, _HOOK.format(meta=meta, name="linux-image-", known=_quote(kernels)), directory, on_line)
+    return (directory / "digest").read_text().strip(), next(directory.glob("*.deb"), None)
+
+
+def download_source(source: DebianKernel, directory: Path, on_line: Callable[[str], None]) -> Path:
+    """Download the package with the kernel's source, and return its file.
+
+    Args:
+        source: The kernel.
+        directory: An empty directory to work in.
+        on_line: Called with each line that the tools print.
+
+    Raises:
+        KernelError: The archive cannot be read, or has no such source.
+        ToolMissing: mmdebstrap is not installed.
+    """
+    hook = _HOOK.format(meta="linux-source", name="linux-source-", known=_quote(directory))
+    _download(source, hook, directory, on_line)
+    return next(directory.glob("*.deb"))
+
+
+def _download(source: DebianKernel, script: str, directory: Path, on_line: Callable[[str], None]) -> None:
+    """Run the hook with apt set up for the source, in the directory."""
     debian = DEBIAN_ARCHITECTURES[source.architecture]
     hook = directory / "hook"
-    hook.write_text(
-        _HOOK.format(
-            directory=shlex.quote(str(directory)),
-            kernels=shlex.quote(str(kernels)),
-            meta=f"linux-image-cloud-{debian}",
-        )
-    )
+    hook.write_text(f"#!/bin/sh\nset -eu\ncd {_quote(directory)}\n{script}")
     hook.chmod(0o700)
     argv = [
         process.find_tool("mmdebstrap"),
@@ -100,8 +117,6 @@ def download_package(
             hint="check the network, the proxy settings (http_proxy) and the mirror",
             details=error.details,
         ) from error
-    digest = (directory / "digest").read_text().strip()
-    return digest, next(directory.glob("*.deb"), None)
 
 
 def unpack_package(package: Path, directory: Path) -> tuple[Path, Path]:
@@ -128,3 +143,7 @@ def unpack_package(package: Path, directory: Path) -> tuple[Path, Path]:
     # The package leaves the index to its installation.
     process.run([depmod, "--basedir", str(directory), modules[0].name])
     return images[0], modules[0]
+
+
+def _quote(path: Path) -> str:
+    return shlex.quote(str(path))

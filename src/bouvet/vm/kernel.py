@@ -29,7 +29,7 @@ from pathlib import Path
 
 from bouvet.errors import CacheError, KernelError
 from bouvet.events import Listener, ToolOutput, ignore
-from bouvet.vm.debian_kernel import DEBIAN_ARCHITECTURES, DebianKernel, download_package, unpack_package
+from bouvet.vm.debian_kernel import DEBIAN_ARCHITECTURES, DebianKernel, download_image, unpack_package
 from bouvet.vm.download import download
 from bouvet.vm.kernel_image import MAX_IMAGE, read_image_facts, unpack_kernel
 from bouvet.vm.modules import boot_order, write_modules_disk
@@ -180,7 +180,7 @@ class KernelCache:
             ) from error
 
     def _add_debian(self, source: DebianKernel, scratch: Path, on_line: Callable[[str], None]) -> Kernel:
-        digest, package = download_package(source, scratch, self._directory, on_line)
+        digest, package = download_image(source, scratch, self._directory, on_line)
         kernel = self._read(digest)
         if kernel is None:
             if package is None or _file_digest(package) != digest:

@@ -1,106 +1,97 @@
-"""Builds a kernel from Debian's source package and configuration files.
+"""Building a kernel from Debian's source with a configuration of one's own.
 
-Firecracker's guests boot kernels that have everything built in; their configurations are published with
-Firecracker (`resources/guest_configs`). Debian's `linux-source-*` package has the sources with Debian's
-security fixes. What makes a build depend on its time, host and user is fixed, as the kernel's
-Documentation/kbuild/reproducible-builds.rst says.
+The result has Debian's security fixes, and what the configuration says: for example all that a machine
+needs built in, so that it boots without modules.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from bouvet import process
 from bouvet.errors import KernelError
-from bouvet.events import Listener, StepProgress, ToolOutput, ignore
+from bouvet.events import Listener, StepFinished, StepStarted, ToolOutput, ignore
+from bouvet.vm.debian_kernel import DebianKernel, download_source
 
-SOURCES = Path("/usr/src")
-"""Where Debian's package puts its tarball."""
-
-PACKAGES = "linux-source-6.1 bc bison flex gcc libelf-dev make xz-utils"
-
-_TARGETS = {"x86_64": ("x86", "bzImage", "arch/x86/boot/bzImage")}
 _STEP = "kernel"
-
-
-def find_source() -> Path:
-    """Return the newest tarball of Debian's kernel sources on this host.
-
-    Raises:
-        KernelError: There is none.
-    """
-    found = sorted(SOURCES.glob("linux-source-*.tar.xz"))
-    if not found:
-        raise KernelError("there are no kernel sources on this host", hint=f"apt-get install {PACKAGES}")
-    return found[-1]
+_KBUILD_ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
+_TARGETS = {"x86_64": "vmlinux", "aarch64": "arch/arm64/boot/Image"}
+_TOOLS = {"make": "make", "gcc": "gcc", "flex": "flex", "bison": "bison", "bc": "bc", "xz": "xz-utils"}
 
 
 def build_kernel(
-    configs: Sequence[Path],
-    target: Path,
+    source: DebianKernel,
+    configurations: Sequence[Path],
+    output: Path,
     *,
-    architecture: str,
-    source: Path | None = None,
-    scratch: Path | None = None,
+    work: Path = Path("/var/tmp"),  # noqa: S108  (a fresh directory is made in it)
+    jobs: int | None = None,
     listener: Listener = ignore,
-) -> None:
-    """Build a kernel, which takes minutes, and put its image at `target`.
+) -> str:
+    """Build a kernel and return its release. It takes some minutes, and 3 GB of disk space.
 
     Args:
-        configs: Configuration files; where they differ the later one counts. What they leave open gets
-            its default.
-        target: The image's path; it appears whole or not at all.
-        architecture: `x86_64`.
-        source: A tarball of the sources; Debian's package by default.
-        scratch: A directory for the 2 GB that a build needs; the system's temporary one by default.
-        listener: Is told of the progress.
+        source: The version of the source; `architecture` is what is built for, if need be by a cross
+            compiler.
+        configurations: Files in the kernel's `.config` format; a later one overrides an earlier one. What
+            none of them says gets the kernel's default.
+        output: The image: an ELF `vmlinux` for x86_64, an `Image` for aarch64.
+        work: Where to build.
+        jobs: How many compilers run at once; by default one for each processor.
+        listener: Told about progress, and each line that the tools print.
 
     Raises:
-        KernelError: A file is missing, or the architecture is none that can be built.
-        ToolMissing: A tool is not installed.
-        CommandFailed: The build failed.
+        KernelError: There is no source, or the configuration cannot be read.
+        CommandFailed: It cannot be built.
+        ToolMissing: A program that the build needs is not installed.
     """
-    if architecture not in _TARGETS:
-        raise KernelError(f"kernels for {architecture} cannot be built here")
-    arch, goal, image = _TARGETS[architecture]
-    source = source or find_source()
-    try:
-        settings = "".join(path.read_text(encoding="utf-8") + "\n" for path in configs)
-    except OSError as error:
-        raise KernelError(f"cannot read the configuration {error.filename}: {error.strerror}") from error
-    with tempfile.TemporaryDirectory(prefix="bouvet-kernel-", dir=scratch) as directory:
-        tree = Path(directory)
-        listener(StepProgress(_STEP, f"unpacking {source.name}"))
-        unpack = ["tar", "--extract", "--file", str(source.resolve()), "--strip-components=1"]
-        process.run([*unpack, "--directory", directory], hint=f"apt-get install {PACKAGES}")
-        (tree / ".config").write_text(settings, encoding="utf-8")
-        _make(tree, arch, ["olddefconfig"], listener)
-        listener(StepProgress(_STEP, f"compiling {goal}"))
-        _make(tree, arch, [f"-j{len(os.sched_getaffinity(0))}", goal], listener)
-        beside = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            beside.write_bytes((tree / image).read_bytes())
-            beside.replace(target)
-        except OSError as error:
-            raise KernelError(f"cannot write {target}: {error.strerror}") from error
-        finally:
-            beside.unlink(missing_ok=True)
+    for tool, package in _TOOLS.items():
+        process.find_tool(tool, package=package)
+    started = time.monotonic()
+    listener(StepStarted(_STEP, f"building for {source.architecture}"))
+    with tempfile.TemporaryDirectory(prefix="bouvet-kernel-", dir=work) as directory:
+        tree = _unpack_source(source, Path(directory), listener)
+        _configure(tree, configurations)
+        make = _make(source.architecture, jobs or os.cpu_count() or 1)
+        for target in ("olddefconfig", _TARGETS[source.architecture].rpartition("/")[2]):
+            process.run([*make, target], cwd=tree, on_line=lambda line: listener(ToolOutput(_STEP, line)))
+        release = process.run([*make, "--silent", "kernelrelease"], cwd=tree).stdout.decode().strip()
+        output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(tree / _TARGETS[source.architecture], output)
+    listener(StepFinished(_STEP, time.monotonic() - started, release))
+    return release
 
 
-def _make(tree: Path, arch: str, arguments: Sequence[str], listener: Listener) -> None:
-    fixed = {
-        "KBUILD_BUILD_TIMESTAMP": "1970-01-01 00:00:00 UTC",
-        "KBUILD_BUILD_USER": "bouvet",
-        "KBUILD_BUILD_HOST": "bouvet",
-        "KBUILD_BUILD_VERSION": "1",
-    }
+def _unpack_source(source: DebianKernel, directory: Path, listener: Listener) -> Path:
+    download = directory / "download"
+    download.mkdir()
+    package = download_source(source, download, lambda line: listener(ToolOutput(_STEP, line)))
+    process.run(["dpkg-deb", "--extract", str(package), str(directory / "package")])
+    (archive,) = (directory / "package" / "usr" / "src").glob("linux-source-*.tar.xz")
     process.run(
-        ["make", f"ARCH={arch}", *arguments],
-        cwd=tree,
-        env=process.clean_environment(fixed),
-        on_line=lambda line: listener(ToolOutput(_STEP, line)),
-        hint=f"the build needs: apt-get install {PACKAGES}",
+        ["tar", "--extract", "--no-same-owner", "--file", str(archive), "--directory", str(directory)]
     )
+    archive.unlink()
+    return directory / archive.name.removesuffix(".tar.xz")
+
+
+def _configure(tree: Path, configurations: Sequence[Path]) -> None:
+    """Join the configurations: of two values for one option the last counts."""
+    try:
+        joined = b"\n".join(path.read_bytes() for path in configurations)
+    except OSError as error:
+        raise KernelError(f"the configuration {error.filename} cannot be read: {error.strerror}") from error
+    (tree / ".config").write_bytes(joined)
+
+
+def _make(architecture: str, jobs: int) -> list[str]:
+    argv = [process.find_tool("make"), f"--jobs={jobs}", f"ARCH={_KBUILD_ARCHITECTURES[architecture]}"]
+    if os.uname().machine != architecture:
+        compiler = process.find_tool(f"{architecture}-linux-gnu-gcc", package=f"gcc-{architecture}-linux-gnu")
+        argv.append(f"CROSS_COMPILE={compiler.removesuffix('gcc')}")
+    return argv

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +32,10 @@ class Accelerator(enum.Enum):
     TCG = "tcg"
 
 
+def _scratch() -> Path:
+    return Path(os.environ.get("TMPDIR") or "/var/tmp")  # noqa: S108  (only files without a name)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineConfig:
     """What a machine is made of.
@@ -52,7 +57,7 @@ class MachineConfig:
             `_` and `-`.
         run_base: Where run directories are.
         scratch: Where what the guest writes to its disk is kept, in a file without a name; it grows up
-            to the disk's size, so this should not be memory.
+            to the disk's size, so this should not be memory. By default TMPDIR, or /var/tmp.
 
     Raises:
         MachineError: A value is not as said here.
@@ -70,7 +75,7 @@ class MachineConfig:
     init: str = "/sbin/init"
     machine_id: str | None = None
     run_base: Path = Path("/tmp/bouvet")  # noqa: S108  (its owner and mode are checked)
-    scratch: Path = Path("/var/tmp")  # noqa: S108  (only files without a name)
+    scratch: Path = field(default_factory=_scratch)
 
     def __post_init__(self) -> None:
         if not MIN_MEMORY <= self.memory <= MAX_MEMORY or self.memory % MIB:

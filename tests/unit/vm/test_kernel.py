@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bouvet import process
 from bouvet.errors import CacheError, KernelError
 from bouvet.vm.debian_kernel import DebianKernel
 from bouvet.vm.kernel import FileKernel, KernelCache, UrlKernel, parse_kernel
+from tests.unit.vm.apt_archive import AptArchive
 from tests.unit.vm.images import bzimage, vmlinux
 
 IMAGE = bzimage("6.1.0-test")
@@ -138,57 +138,38 @@ def test_a_cache_that_cannot_be_written_is_an_error(image: Path, tmp_path: Path)
 # Debian's kernel, from an archive of one package in a directory.
 
 
+RELEASE = "9.9.0-1-cloud-amd64"
+
+
 @pytest.fixture
-def archive(tmp_path: Path) -> Path:
+def archive(tmp_path: Path) -> AptArchive:
     """An apt archive with a meta package and a kernel whose modules are all built in."""
-    release = "9.9.0-1-cloud-amd64"
     root = tmp_path / "package"
-    modules = root / "lib" / "modules" / release
+    modules = root / "lib" / "modules" / RELEASE
     modules.mkdir(parents=True)
     (root / "boot").mkdir()
-    (root / "boot" / f"vmlinuz-{release}").write_bytes(bzimage(release))
+    (root / "boot" / f"vmlinuz-{RELEASE}").write_bytes(bzimage(RELEASE))
     built_in = ("virtio_mmio", "virtio_blk", "vmw_vsock_virtio_transport")
     (modules / "modules.builtin").write_text("".join(f"kernel/{name}.ko\n" for name in built_in))
     (modules / "modules.order").touch()
-    archive = tmp_path / "archive"
-    binary = archive / "dists" / "bookworm" / "main" / "binary-amd64"
-    binary.mkdir(parents=True)
-    paragraphs = [
-        _package(archive, root, f"linux-image-{release}", ""),
-        _package(archive, tmp_path / "empty", "linux-image-cloud-amd64", f"Depends: linux-image-{release}\n"),
-    ]
-    (binary / "Packages").write_text("\n".join(paragraphs))
-    digest = hashlib.sha256((binary / "Packages").read_bytes()).hexdigest()
-    size = (binary / "Packages").stat().st_size
-    (archive / "dists" / "bookworm" / "Release").write_text(
-        "Suite: bookworm\nCodename: bookworm\nArchitectures: amd64\nComponents: main\n"
-        f"Date: Thu, 01 Jan 2026 00:00:00 UTC\nSHA256:\n {digest} {size} main/binary-amd64/Packages\n"
-    )
+    archive = AptArchive(tmp_path / "archive")
+    archive.add(f"linux-image-{RELEASE}", root)
+    archive.add("linux-image-cloud-amd64", tmp_path / "empty", depends=f"linux-image-{RELEASE}")
     return archive
 
 
-def _package(archive: Path, root: Path, name: str, depends: str) -> str:
-    """Build a package into the archive; return its paragraph of the index."""
-    (root / "DEBIAN").mkdir(parents=True, exist_ok=True)
-    control = (
-        f"Package: {name}\nVersion: 1\nArchitecture: amd64\nMaintainer: none <none@localhost>\n{depends}"
-    )
-    (root / "DEBIAN" / "control").write_text(control + "Description: kernel\n")
-    path = archive / f"{name}_1_amd64.deb"
-    process.run(["dpkg-deb", "--root-owner-group", "--build", str(root), str(path)], timeout=60)
-    content = path.read_bytes()
-    return (
-        f"{control}Filename: {path.name}\nSize: {len(content)}\n"
-        f"SHA256: {hashlib.sha256(content).hexdigest()}\nDescription: kernel\n"
-    )
+@pytest.fixture
+def package(archive: AptArchive) -> Path:
+    return archive.directory / f"linux-image-{RELEASE}_1_amd64.deb"
 
 
 @pytest.mark.needs_tool("mmdebstrap", "apt-get", "dpkg-deb", "depmod")
-def test_debians_kernel_comes_out_of_its_package(cache: KernelCache, archive: Path) -> None:
-    source = DebianKernel("x86_64", sources=(f"deb [trusted=yes] copy://{archive} bookworm main",))
+def test_debians_kernel_comes_out_of_its_package(
+    cache: KernelCache, archive: AptArchive, package: Path
+) -> None:
+    source = DebianKernel("x86_64", sources=(archive.source(),))
     kernel = cache.get(source)
-    assert (kernel.name, kernel.release) == ("debian", "9.9.0-1-cloud-amd64")
-    package = archive / "linux-image-9.9.0-1-cloud-amd64_1_amd64.deb"
+    assert (kernel.name, kernel.release) == ("debian", RELEASE)
     assert kernel.digest == hashlib.sha256(package.read_bytes()).hexdigest()
     assert kernel.boot_modules == ()
     assert kernel.modules_disk is not None
@@ -200,13 +181,14 @@ def test_debians_kernel_comes_out_of_its_package(cache: KernelCache, archive: Pa
     assert left == {kernel.digest, "debian-bookworm-x86_64", "lock"}
 
 
-@pytest.mark.needs_tool("mmdebstrap", "apt-get", "dpkg-deb", "depmod")
-def test_a_package_that_is_not_what_the_index_says_is_refused(cache: KernelCache, archive: Path) -> None:
-    package = archive / "linux-image-9.9.0-1-cloud-amd64_1_amd64.deb"
+@pytest.mark.needs_tool("mmdebstrap", "apt-get", "dpkg-deb")
+def test_a_package_that_is_not_what_the_index_says_is_refused(
+    cache: KernelCache, archive: AptArchive, package: Path
+) -> None:
     content = bytearray(package.read_bytes())
     content[-1] ^= 1
     package.write_bytes(content)
-    source = DebianKernel("x86_64", sources=(f"deb [trusted=yes] copy://{archive} bookworm main",))
+    source = DebianKernel("x86_64", sources=(archive.source(),))
     with pytest.raises(KernelError) as caught:
         cache.fetch(source)
     assert any("Hash Sum mismatch" in line for line in caught.value.details)
@@ -222,7 +204,7 @@ def test_an_archive_that_is_not_there_is_named(cache: KernelCache, tmp_path: Pat
 
 
 @pytest.mark.needs_tool("mmdebstrap", "apt-get", "dpkg-deb")
-def test_an_archive_without_a_signature_is_refused(cache: KernelCache, archive: Path) -> None:
+def test_an_archive_without_a_signature_is_refused(cache: KernelCache, archive: AptArchive) -> None:
     with pytest.raises(KernelError) as caught:
-        cache.fetch(DebianKernel("x86_64", sources=(f"deb copy://{archive} bookworm main",)))
+        cache.fetch(DebianKernel("x86_64", sources=(archive.source(trusted=False),)))
     assert any("is not signed" in line for line in caught.value.details)
