@@ -11,6 +11,9 @@ from bouvet.errors import FormatError
 ARCHITECTURES = ("x86_64", "aarch64")
 """The architectures an image can be for."""
 
+MAXIMUM_PATH = 64
+"""The most directories of PATH: an image's own manifest is no more to be trusted than its files."""
+
 UNKNOWN_PASSWORD = "(set)"  # noqa: S105  (what a manifest says instead of the password)
 """Stands for a password that is set, and not told."""
 
@@ -76,13 +79,16 @@ class Expectation:
             raise FormatError("the spec's 'node' is not a table")
         environment = _typed(system, "environment", dict)
         password = system.get("root_password")
+        path = tuple(map(str, _typed(system, "path", list)))
+        if len(path) > MAXIMUM_PATH or not all(_is_directory_name(name) for name in path):
+            raise FormatError("the spec's 'path' is no list of directories")
         return cls(
             architecture=architecture,
             label=_typed(spec, "label", str),
             hostname=_typed(system, "hostname", str),
             root_password=None if password is None else _typed(system, "root_password", str),
             network=_typed(system, "network", bool),
-            path=tuple(map(str, _typed(system, "path", list))),
+            path=path,
             environment=tuple(sorted((name, _typed(environment, name, str)) for name in environment)),
             packages=frozenset(map(str, _typed(debian, "packages", list))),
             node=None if node is None else _typed(node, "version", str),
@@ -108,6 +114,10 @@ class Expectation:
 
 DEVBOX = Expectation()
 """Everything that an image can have."""
+
+
+def _is_directory_name(name: str) -> bool:
+    return name.startswith("/") and name.isprintable() and len(name) <= 4096
 
 
 def _typed(table: Mapping[str, Any], key: str, kind: type[Any]) -> Any:

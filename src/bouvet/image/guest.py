@@ -6,9 +6,8 @@ An image may be hostile: what is read is bounded, and nothing of it is executed 
 from __future__ import annotations
 
 import functools
-import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,11 +19,13 @@ from bouvet.formats.tree import FileTree, Inode
 from bouvet.image.expectation import Expectation
 
 TEXT_LIMIT = 16 << 20
-"""The longest file, in bytes, that is read as text; dpkg's status is the longest, below 1 MiB."""
+"""The most bytes of text that are read in all. Files may share blocks: a small image can hold much."""
 
 _HEAD = 4096
+_SHOWN = 3
 _EXECUTABLE = 0o111
 _FOUND_LENGTH = 200
+_MAXIMUM_SHELL_LINE = 8192
 
 
 class Finding(NamedTuple):
@@ -53,6 +54,7 @@ class Guest:
         self.facts = reader.facts
         self._reader = reader
         self._tree = tree
+        self._text_left = TEXT_LIMIT
 
     def entry(self, path: str) -> Inode | None:
         """Return what is at a path, without following a symbolic link at its end; None if nothing is."""
@@ -91,8 +93,9 @@ class Guest:
     def text(self, path: str) -> str:
         """Return the text of the file that a path leads to."""
         inode = self.file(path)
-        if inode.size > TEXT_LIMIT:
+        if inode.size > self._text_left:
             raise FormatError(f"{path} has {inode.size} bytes, too many to be read")
+        self._text_left -= inode.size
         return inode.content().decode(errors="replace")
 
     def files_below(self, directory: str) -> Iterator[tuple[str, Inode]]:
@@ -206,19 +209,32 @@ class Requirement:
 
 def one_line(text: str) -> str:
     """Return text as one printable line of at most 200 characters."""
-    line = "".join(c if c.isprintable() else "?" for c in re.sub(r"\s*\n\s*", " | ", text.strip()))
+    lines = (line.strip() for line in text[: 4 * _FOUND_LENGTH].strip().splitlines())
+    line = "".join(c if c.isprintable() else "?" for c in " | ".join(lines))
     return line if len(line) <= _FOUND_LENGTH else line[: _FOUND_LENGTH - 3] + "..."
 
 
-def none_of(paths: list[str]) -> Finding:
+def none_of(paths: Iterable[str]) -> Finding:
     """Return the finding where there should be no such path."""
-    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
-    return Finding(not paths, ", ".join(paths[:3]) + more if paths else "none")
+    first, count = [], 0
+    for path in paths:
+        count += 1
+        if count <= _SHOWN:
+            first.append(path)
+    more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
+    return Finding(not count, ", ".join(first) + more if count else "none")
 
 
 def shell_words(text: str) -> list[str]:
-    """Return a line's words, unquoted as a shell does; none where the quotes do not match."""
+    """Return a line's words, unquoted as a shell does.
+
+    Raises:
+        FormatError: The quotes do not match, or the line is longer than 8192 characters.
+    """
+    # The time that it takes grows with the square of a word's length.
+    if len(text) > _MAXIMUM_SHELL_LINE:
+        raise FormatError(f"a line of {len(text)} characters is too long")
     try:
         return shlex.split(text)
-    except ValueError:
-        return []
+    except ValueError as error:
+        raise FormatError(f"a line's quotes do not match: {text}") from error

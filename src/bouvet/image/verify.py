@@ -35,6 +35,8 @@ def check_image(path: Path, *, expected: Expectation | None = None) -> Report:
         FormatError: The image holds no ext4 file system that can be read at all.
         ImageError: It cannot be opened or read.
     """
+    if not path.is_file() and not path.is_block_device():
+        raise ImageError(f"there is no image {path}", hint="make one: bouvet build")
     try:
         with Ext4Reader(path) as reader:
             return Report(str(path), tuple(_check(path, reader, expected)))
@@ -64,7 +66,7 @@ def _check(path: Path, reader: Ext4Reader, expected: Expectation | None) -> list
     rows.append(Row("Manifest", "tells what the image was made from", *finding))
     guest = Guest(path, reader, tree, expected or told or DEVBOX)
     rows += [
-        Row(requirement.area, requirement.text, *requirement.judge(guest))
+        Row(requirement.area, one_line(requirement.text), *requirement.judge(guest))
         for requirement in requirements(guest.expected)
     ]
     return rows

@@ -21,6 +21,8 @@ _LATER_FILES = (
     "/usr/share/lintian/overrides/package",
 )  # fmt: skip
 _DPKG_FILE = re.compile(r"[A-Za-z0-9_-]+")  # other names dpkg does not read (dpkg(1), FILES)
+_MAXIMUM_PATTERN = 512
+_MAXIMUM_RULES = 4096
 _LOOPBACK = ("127.0.0.1", "127.0.1.1")
 
 
@@ -50,8 +52,7 @@ def requirements() -> list[Requirement]:
 
 def _debian(guest: Guest) -> Finding:
     release = {}
-    for line in guest.text("/etc/os-release").splitlines():
-        name, _, value = line.partition("=")
+    for name, value in re.findall(r"(?m)^(ID|VERSION_ID|PRETTY_NAME)=(.*)$", guest.text("/etc/os-release")):
         release[name] = " ".join(shell_words(value))
     found = release.get("PRETTY_NAME", "no PRETTY_NAME")
     return Finding((release.get("ID"), release.get("VERSION_ID")) == ("debian", "12"), found)
@@ -66,26 +67,41 @@ def _architecture(guest: Guest) -> Finding:
 def _no_documentation(guest: Guest) -> Finding:
     files = guest.files_below("/usr/share/doc")
     # dpkg keeps symbolic links beside what it keeps; without their targets they are no documentation.
-    return none_of([path for path, inode in files if inode.is_regular and not path.endswith("/copyright")])
+    return none_of(path for path, inode in files if inode.is_regular and not path.endswith("/copyright"))
 
 
 def _no_files(guest: Guest, directory: str, index: str = "") -> Finding:
     """Find no files in a directory but an index, which lists none either."""
-    return none_of([path for path, _ in guest.files_below(directory) if path != f"{directory}/{index}"])
+    return none_of(path for path, _ in guest.files_below(directory) if path != f"{directory}/{index}")
 
 
 def _exclusion_persists(guest: Guest) -> Finding:
     rules: list[tuple[bool, str]] = []
     files = [path for path, _ in guest.files_below("/etc/dpkg/dpkg.cfg.d")]
     for path in sorted(path for path in files if _DPKG_FILE.fullmatch(path.rpartition("/")[2])):
-        found = re.findall(r"(?m)^\s*path-(exclude|include)\s*[= ]\s*(\S+)", guest.text(path))
-        rules += [(kind == "exclude", pattern) for kind, pattern in found]
+        rules += _dpkg_rules(guest.text(path))
+    if len(rules) > _MAXIMUM_RULES:
+        raise FormatError(f"dpkg's configuration has {len(rules)} rules, too many to be checked")
     admitted = []
     for path in _LATER_FILES:
         verdicts = [excluded for excluded, pattern in rules if fnmatch.fnmatchcase(path, pattern)]
         if not verdicts or not verdicts[-1]:
             admitted.append(path)
     return Finding(not admitted, f"dpkg would install {admitted[0]}" if admitted else f"{len(rules)} rules")
+
+
+def _dpkg_rules(text: str) -> list[tuple[bool, str]]:
+    """Return a configuration file's path rules: whether each excludes, and its pattern (dpkg(1))."""
+    rules = []
+    for line in text.splitlines():
+        name, separator, pattern = line.strip().partition("=")
+        if not separator:
+            name, _, pattern = line.strip().partition(" ")
+        if name.strip() in {"path-exclude", "path-include"}:
+            if len(pattern) > _MAXIMUM_PATTERN:
+                raise FormatError(f"a pattern of dpkg's configuration has {len(pattern)} characters")
+            rules.append((name.strip() == "path-exclude", pattern.strip()))
+    return rules
 
 
 def _fstab(guest: Guest) -> Finding:
@@ -121,7 +137,7 @@ def _interfaces(guest: Guest) -> Finding:
 def _no_name_server(guest: Guest) -> Finding:
     if not guest.exists("/etc/resolv.conf"):
         return Finding(True, "no such file")
-    servers = re.findall(r"(?m)^\s*nameserver\s.*$", guest.text("/etc/resolv.conf"))
+    servers = re.findall(r"(?m)^[ \t]*nameserver[ \t].*$", guest.text("/etc/resolv.conf"))
     return Finding(not servers, "; ".join(servers) or "no name server")
 
 
@@ -177,7 +193,7 @@ def _no_machine_id(guest: Guest) -> Finding:
 
 
 def _no_host_keys(guest: Guest) -> Finding:
-    return none_of([path for path, _ in guest.files_below("/etc/ssh") if "/ssh_host_" in path])
+    return none_of(path for path, _ in guest.files_below("/etc/ssh") if "/ssh_host_" in path)
 
 
 def _no_random_seed(guest: Guest) -> Finding:
@@ -185,4 +201,4 @@ def _no_random_seed(guest: Guest) -> Finding:
         "/var/lib/systemd/random-seed", "/var/lib/urandom/random-seed", "/var/lib/random-seed",
         "/boot/loader/random-seed", "/var/lib/systemd/credential.secret",
     )  # fmt: skip
-    return none_of([path for path in places if guest.entry(path) is not None])
+    return none_of(path for path in places if guest.entry(path) is not None)

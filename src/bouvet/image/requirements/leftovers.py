@@ -14,7 +14,7 @@ _KEPT_CACHES = "/var/cache/debconf/"
 # What Debian's base-files and the system bring.
 _ROOT_FILES = frozenset(("/root/.bashrc", "/root/.profile"))
 _PROXY = re.compile(r"(?im)^[^#\n]*\b(?:(?:http|https|ftp|all|no)[_-]?proxy|proxy)\b.*$")
-_SLASH_COMMENT = re.compile(r"(?m)^\s*//.*$")
+_SLASH_COMMENT = re.compile(r"(?m)^[ \t]*//.*$")
 _CLIENT_FILES = (
     "/etc/environment", "/etc/wgetrc", "/etc/curlrc", "/etc/gitconfig", "/etc/pip.conf", "/etc/npmrc",
     "/usr/etc/npmrc", "/usr/local/etc/npmrc", "/usr/lib/node_modules/npm/npmrc",
@@ -40,18 +40,18 @@ def requirements() -> list[Requirement]:
 
 
 def _nothing_in(guest: Guest, *, places: tuple[str, ...]) -> Finding:
-    return none_of([path for place in places for path, _ in guest.files_below(place)])
+    return none_of(path for place in places for path, _ in guest.files_below(place))
 
 
 def _no_caches(guest: Guest) -> Finding:
     elsewhere = (_KEPT_CACHES, "/var/cache/apt/")
     files = guest.files_below("/var/cache")
-    return none_of([path for path, _ in files if not path.startswith(elsewhere)])
+    return none_of(path for path, _ in files if not path.startswith(elsewhere))
 
 
 def _no_logs(guest: Guest) -> Finding:
     # Empty ones are there so that logins and the journal have where to write.
-    return none_of([path for path, inode in guest.files_below("/var/log") if inode.size])
+    return none_of(path for path, inode in guest.files_below("/var/log") if inode.size)
 
 
 def _no_npm_cache(guest: Guest) -> Finding:
@@ -79,4 +79,4 @@ def _no_proxy(guest: Guest) -> Finding:
 
 
 def _root_is_clean(guest: Guest) -> Finding:
-    return none_of([path for path, _ in guest.files_below("/root") if path not in _ROOT_FILES])
+    return none_of(path for path, _ in guest.files_below("/root") if path not in _ROOT_FILES)
