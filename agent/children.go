@@ -17,6 +17,7 @@ type children struct {
 	lock    sync.Mutex
 	running map[int]*child
 	ending  bool
+	score   oomScore
 }
 
 // child is a process that was started here. It leads a session, and so a process group, of its own.
@@ -30,7 +31,7 @@ var errEnding = errors.New("the agent is ending")
 
 // newChildren makes this process adopt the orphans among its descendants, and starts to collect.
 func newChildren() *children {
-	c := &children{running: map[int]*child{}}
+	c := &children{running: map[int]*child{}, score: openOOMScore()}
 	const setChildSubreaper = 36 // PR_SET_CHILD_SUBREAPER, prctl(2)
 	_, _, _ = syscall.RawSyscall6(syscall.SYS_PRCTL, setChildSubreaper, 1, 0, 0, 0, 0)
 	ended := make(chan os.Signal, 1)
@@ -76,7 +77,7 @@ func (c *children) start(program string, argv, env []string, dir string, streams
 	if c.ending {
 		return nil, errEnding
 	}
-	pid, err := syscall.ForkExec(program, argv, attributes)
+	pid, err := c.score.without(func() (int, error) { return syscall.ForkExec(program, argv, attributes) })
 	if err != nil {
 		return nil, err
 	}

@@ -73,7 +73,7 @@ func TestNoDescriptorsLeak(t *testing.T) {
 
 func TestChildrenInheritNoDescriptors(t *testing.T) {
 	a := testAgent()
-	l, err := listenUnix(filepath.Join(t.TempDir(), "s"))
+	l, err := listenUnix(filepath.Join(t.TempDir(), "s"), syscall.SOCK_STREAM)
 	if err != nil {
 		t.Fatal(err)
 	}

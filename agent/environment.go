@@ -13,6 +13,9 @@ const environmentFile = "/etc/environment"
 // environmentFileLimit is the most bytes of it that are read.
 const environmentFileLimit = 64 << 10
 
+// executable is X_OK of access(2).
+const executable = 1
+
 // account is who the agent runs as: commands start in its home directory.
 type account struct{ name, home, shell string }
 
@@ -93,8 +96,7 @@ func findProgram(name string, environment []string) (string, error) {
 		}
 		for directory := range strings.SplitSeq(list, ":") {
 			path := directory + "/" + name
-			const execute = 1 // X_OK, access(2)
-			if status, err := os.Stat(path); err == nil && status.Mode().IsRegular() && syscall.Access(path, execute) == nil {
+			if status, err := os.Stat(path); err == nil && status.Mode().IsRegular() && syscall.Access(path, executable) == nil {
 				return path, nil
 			}
 		}

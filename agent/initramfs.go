@@ -76,9 +76,7 @@ func bootInitramfs() error {
 	if err := switchRoot(); err != nil {
 		return err
 	}
-	milestone("starting " + config.init)
-	err = syscall.Exec(config.init, append([]string{config.init}, os.Args[1:]...), os.Environ())
-	return &os.PathError{Op: "start", Path: config.init, Err: err}
+	return startInit(config.init)
 }
 
 // kernelFilesystems are mounted first, and moved into the new root at the end.

@@ -12,6 +12,7 @@ import (
 
 const (
 	defaultAddress = "vsock:52"
+	defaultPort    = 52
 	// connectionLimit is how many connections are served at once; one more is closed at once.
 	connectionLimit = 4096
 	// listenBacklog is how many connections the kernel holds until they are accepted.
@@ -56,16 +57,19 @@ func listen(address string, report func(string)) (*listener, error) {
 	kind, rest, _ := strings.Cut(address, ":")
 	switch kind {
 	case "unix":
-		return listenUnix(rest)
+		return listenUnix(rest, syscall.SOCK_STREAM)
 	case "vsock":
 		port, err := strconv.ParseUint(rest, 10, 32)
 		if err != nil {
 			return nil, errors.New("not a vsock port: " + rest)
 		}
 		for wait := retryMin; ; wait = min(2*wait, retryMax) {
-			l, err := listenVsock(uint32(port))
+			fd, err := bindVsock(uint32(port))
+			if err == nil {
+				return newListener(fd, address), nil
+			}
 			if !errors.Is(err, syscall.EAFNOSUPPORT) {
-				return l, err
+				return nil, err
 			}
 			if wait == retryMin {
 				report("the kernel has no vsock yet; trying again")
@@ -76,8 +80,19 @@ func listen(address string, report func(string)) (*listener, error) {
 	return nil, errors.New("not an address: " + address + " (unix:PATH or vsock:PORT)")
 }
 
-func listenUnix(path string) (*listener, error) {
-	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
+// newListener returns the listener of a socket that listens on an address already, and does not block.
+func newListener(fd int, address string) *listener {
+	path, unix := strings.CutPrefix(address, "unix:")
+	l := &listener{file: os.NewFile(uintptr(fd), address), vsock: !unix}
+	if unix {
+		l.path = path
+	}
+	return l
+}
+
+// listenUnix binds a socket of a kind, SOCK_STREAM or SOCK_SEQPACKET.
+func listenUnix(path string, kind int) (*listener, error) {
+	fd, err := syscall.Socket(syscall.AF_UNIX, kind|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
@@ -86,7 +101,7 @@ func listenUnix(path string) (*listener, error) {
 		// Nobody listens: another agent left it behind.
 		_ = syscall.Unlink(path)
 	}
-	previous := syscall.Umask(0o077)
+	previous := syscall.Umask(0o177)
 	err = syscall.Bind(fd, address)
 	syscall.Umask(previous)
 	if err == nil {
@@ -96,13 +111,13 @@ func listenUnix(path string) (*listener, error) {
 		syscall.Close(fd)
 		return nil, &os.PathError{Op: "listen on", Path: path, Err: err}
 	}
-	return &listener{file: os.NewFile(uintptr(fd), path), path: path}, nil
+	return newListener(fd, "unix:"+path), nil
 }
 
-func listenVsock(port uint32) (*listener, error) {
+func bindVsock(port uint32) (int, error) {
 	fd, err := syscall.Socket(afVsock, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return -1, os.NewSyscallError("socket", err)
 	}
 	address := sockaddrVM{family: afVsock, port: port, cid: vsockAnyCID}
 	_, _, number := syscall.RawSyscall(
@@ -114,9 +129,9 @@ func listenVsock(port uint32) (*listener, error) {
 	}
 	if number != 0 {
 		syscall.Close(fd)
-		return nil, os.NewSyscallError("listen on vsock port "+strconv.FormatUint(uint64(port), 10), number)
+		return -1, os.NewSyscallError("listen on vsock port "+strconv.FormatUint(uint64(port), 10), number)
 	}
-	return &listener{file: os.NewFile(uintptr(fd), "vsock"), vsock: true}, nil
+	return fd, nil
 }
 
 // accept waits for the next connection. It fails for good only when the listener was closed.
@@ -152,9 +167,15 @@ func (l *listener) accept() (*os.File, error) {
 	}
 }
 
+// close ends the listening.
 func (l *listener) close() {
-	l.file.Close()
+	l.release()
 	if l.path != "" {
 		_ = syscall.Unlink(l.path)
 	}
+}
+
+// release leaves the listening to another process that has the same socket, or the same path.
+func (l *listener) release() {
+	l.file.Close()
 }

@@ -1,11 +1,13 @@
 // Command bouvet-agent serves a host's requests inside a virtual machine: newline-delimited JSON-RPC
-// 2.0 on vsock port 52, or on a Unix socket. As PID 1 of an initramfs it boots the machine.
+// 2.0 on vsock port 52, or on a Unix socket. As PID 1 it boots the machine, starts itself as such a
+// server, and becomes the machine's own init.
 package main
 
 import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -17,13 +19,17 @@ var (
 	sourceDigest = "unknown"
 )
 
-const usage = `Usage: bouvet-agent [--listen ADDRESS] [--grow]
+const usage = `Usage: bouvet-agent [--listen ADDRESS] [--handover PATH] [--inherit] [--grow]
        bouvet-agent --version | --help
 
-Serves a host's requests: newline-delimited JSON-RPC 2.0.
+Serves a host's requests: newline-delimited JSON-RPC 2.0. As PID 1, started with none of these options,
+it starts itself as such a server, and then becomes /sbin/init.
 
   --listen ADDRESS  vsock:PORT (default vsock:52) or unix:PATH
-  --grow            grow the root file system to its disk; the default with vsock
+  --handover PATH   take the listening socket over from the agent that offers it at this Unix socket,
+                    and then offer it there; the default with vsock:52 is /run/bouvet/agent.sock
+  --inherit         the socket listens already: it is file descriptor 3
+  --grow            grow the root file system to its disk; the default with vsock:52
   --version         print the version and a digest of the source
   --help            print this
 `
@@ -38,8 +44,10 @@ const (
 )
 
 type options struct {
-	address string
-	grow    bool
+	address  string
+	handover string // the path of the socket for it, or ""
+	inherit  bool
+	grow     bool
 }
 
 // agent is what all connections share.
@@ -54,12 +62,21 @@ func main() {
 	if _, err := os.Stat(initramfsConfig); err == nil && os.Getpid() == 1 {
 		halt(bootInitramfs())
 	}
+	if os.Getpid() == 1 && !hasOptions(os.Args) {
+		halt(bootRoot())
+	}
 	debug.SetGCPercent(heapGrowth)
 	options, done := parseArguments(os.Args[1:])
 	if done != nil {
 		os.Exit(*done)
 	}
 	os.Exit(serve(options))
+}
+
+// hasOptions says whether the arguments are for this program, and not the kernel's for its init.
+func hasOptions(arguments []string) bool {
+	return len(arguments) > 1 && slices.Contains(
+		[]string{"--listen", "--handover", "--inherit", "--grow", "--version", "--help"}, arguments[1])
 }
 
 // parseArguments returns the options, or the exit status if there is nothing more to do.
@@ -76,15 +93,25 @@ func parseArguments(arguments []string) (options, *int) {
 			return chosen, &success
 		case argument == "--grow":
 			chosen.grow = true
+		case argument == "--inherit":
+			chosen.inherit = true
 		case argument == "--listen" && i+1 < len(arguments):
 			i++
 			chosen.address = arguments[i]
+		case argument == "--handover" && i+1 < len(arguments):
+			i++
+			chosen.handover = arguments[i]
 		default:
 			os.Stderr.WriteString("bouvet-agent: wrong argument: " + argument + "\n" + usage)
 			return chosen, &failure
 		}
 	}
-	chosen.grow = chosen.grow || chosen.address == defaultAddress
+	if chosen.address == defaultAddress {
+		chosen.grow = true
+		if chosen.handover == "" {
+			chosen.handover = defaultHandover
+		}
+	}
 	return chosen, nil
 }
 
@@ -94,38 +121,57 @@ func report(message string) {
 	_ = writeAll(syscall.Stderr, []byte("bouvet-agent: "+message+"\n"))
 }
 
-// serve runs the agent until SIGTERM or SIGINT, and returns its exit status.
+// serve runs the agent until SIGTERM or SIGINT, or until a successor has taken over and the last client
+// is gone. It returns its exit status.
 func serve(chosen options) int {
 	syscall.Umask(0o022)
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	a := &agent{children: newChildren(), connections: map[*connection]struct{}{}}
-	bound := make(chan *listener, 1)
-	go func() {
-		l, err := listen(chosen.address, report)
-		if err != nil {
-			report(err.Error())
-		}
-		bound <- l
-	}()
+	bound := make(chan *sockets, 1)
+	go func() { bound <- openSockets(chosen) }()
 	if chosen.grow {
 		go growRoot()
 	}
 	select {
 	case <-stop:
-	case l := <-bound:
-		if l == nil {
+	case s := <-bound:
+		if s == nil {
 			return 1
 		}
 		report("listening on " + chosen.address)
+		accepting := make(chan struct{})
 		go func() {
-			<-stop
-			l.close()
+			a.acceptAll(s.listening)
+			close(accepting)
 		}()
-		a.acceptAll(l)
+		select {
+		case <-stop:
+			s.close()
+		case <-s.handedOver:
+			s.release()
+			<-accepting
+			report("another agent accepts the connections now")
+			select {
+			case <-stop:
+			case <-a.served():
+				return 0
+			}
+		}
+		<-accepting
 	}
 	a.end()
 	return 0
+}
+
+// served returns what is closed when the last connection is. None may be accepted any more.
+func (a *agent) served() <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		a.serving.Wait()
+		close(done)
+	}()
+	return done
 }
 
 // acceptAll serves connections until the listener is closed.
@@ -166,13 +212,8 @@ func (a *agent) end() {
 		c.refuse()
 	}
 	a.lock.Unlock()
-	answered := make(chan struct{})
-	go func() {
-		a.serving.Wait()
-		close(answered)
-	}()
 	select {
-	case <-answered:
+	case <-a.served():
 	case <-time.After(stopGrace):
 		a.children.end(syscall.SIGKILL)
 	}

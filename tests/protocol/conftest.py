@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,10 +113,10 @@ def start_agent(binary: Path, tmp_path: Path) -> Iterator[Callable[..., Agent]]:
     """Start agents that end with the test, on a socket each or on the one that is given."""
     with contextlib.ExitStack() as stack:
 
-        def start(path: Path | None = None, **options: Any) -> Agent:
+        def start(path: Path | None = None, arguments: Sequence[str] = (), **options: Any) -> Agent:
             path = path or tmp_path / "agent.sock"
             process = subprocess.Popen(
-                [binary, "--listen", f"unix:{path}"],
+                [binary, "--listen", f"unix:{path}", *arguments],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 **options,

@@ -308,7 +308,7 @@ def test_a_socket_in_use_is_left_alone(agent: Any, binary: Path) -> None:
 
 
 def test_only_its_own_user_may_connect(agent: Any) -> None:
-    assert agent.path.stat().st_mode & 0o777 == 0o700
+    assert agent.path.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bouvet.plan.steps import SystemInputs
 
+# A command that takes all memory is killed by the kernel, and neither the agent nor what else it runs:
+# the score spares the agent, which does not pass it on, and by default systemd would stop the service.
 AGENT_UNIT = """\
 [Unit]
 Description=bouvet guest agent
@@ -22,6 +24,8 @@ WorkingDirectory=/root
 ExecStart=/usr/local/bin/bouvet-agent
 Restart=on-failure
 RestartSec=2
+OOMScoreAdjust=-1000
+OOMPolicy=continue
 StandardOutput=journal+console
 StandardError=journal+console
 

@@ -89,6 +89,8 @@ def test_the_agents_unit() -> None:
         "ExecStart": "/usr/local/bin/bouvet-agent",
         "Restart": "on-failure",
         "RestartSec": "2",
+        "OOMScoreAdjust": "-1000",
+        "OOMPolicy": "continue",
         "StandardOutput": "journal+console",
         "StandardError": "journal+console",
     }

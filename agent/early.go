@@ -1,0 +1,118 @@
+package main
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+const (
+	agentProgram = "/usr/local/bin/bouvet-agent"
+	defaultInit  = "/sbin/init"
+	// earlyOff, a word of the kernel's command line, leaves the agent's start to the machine's init.
+	earlyOff = "bouvet.early=off"
+	// inheritedDescriptor is the listening socket of an agent that was started with --inherit.
+	inheritedDescriptor = 3
+)
+
+// bootRoot is for a kernel that has mounted the root file system and started this program as its init.
+// It starts the agent and becomes the machine's own init. It returns only if that failed.
+func bootRoot() error {
+	if err := mountKernelFilesystems(); err != nil {
+		return err
+	}
+	milestone("started")
+	return startInit(defaultInit)
+}
+
+// startInit starts the agent before the machine's init, as which PID 1 then goes on.
+func startInit(init string) error {
+	if err := startEarlyAgent(); err != nil {
+		milestone("the agent is left to " + init + ": " + err.Error())
+	}
+	milestone("starting " + init)
+	err := syscall.Exec(init, append([]string{init}, os.Args[1:]...), os.Environ())
+	return &os.PathError{Op: "start", Path: init, Err: err}
+}
+
+// startEarlyAgent starts the image's agent, unless that is turned off. The socket listens before the
+// agent is even loaded; its successor, a service of the machine's init, takes it over. If this agent
+// dies before, its socket is gone with it, and the service binds one of its own.
+func startEarlyAgent() error {
+	words, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return err
+	}
+	if slices.Contains(strings.Fields(string(words)), earlyOff) {
+		return nil
+	}
+	if err := syscall.Access(agentProgram, executable); err != nil {
+		return &os.PathError{Op: "start", Path: agentProgram, Err: err}
+	}
+	loadVsock()
+	listening, err := bindVsock(defaultPort)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(listening)
+	milestone("agent listening")
+	// With systemd's own options (src/shared/mount-setup.c): it does not mount another one over it,
+	// and so /run keeps the socket by which the agent is succeeded.
+	const flags = syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_STRICTATIME
+	if err := syscall.Mount("tmpfs", "/run", "tmpfs", flags, "mode=755,size=20%,nr_inodes=800k"); err != nil {
+		return &os.PathError{Op: "mount a tmpfs on", Path: "/run", Err: err}
+	}
+	if err := forkAgent(listening); err != nil {
+		return &os.PathError{Op: "start", Path: agentProgram, Err: err}
+	}
+	milestone("agent started")
+	return nil
+}
+
+// forkAgent starts the agent as a process that the kernel never kills for memory.
+func forkAgent(listening int) error {
+	null, err := openAgain("/dev/null", syscall.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(null)
+	// The score is inherited, by the agent as intended and by the machine's init if it stayed.
+	score, err := os.OpenFile(oomScorePath, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer score.Close()
+	_, _ = score.WriteString(oomNever)
+	defer score.WriteString(oomNeutral)
+	_, err = syscall.ForkExec(agentProgram, []string{agentProgram, "--inherit"}, &syscall.ProcAttr{
+		Dir:   "/",
+		Files: []uintptr{uintptr(null), uintptr(syscall.Stdout), uintptr(syscall.Stderr), uintptr(listening)},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	return err
+}
+
+// loadVsock loads the modules from the image where the kernel has no vsock device driver yet. What
+// fails here is seen by binding, or is mended when the machine's init loads them.
+func loadVsock() {
+	const driver = "vmw_vsock_virtio_transport"
+	if _, err := os.Stat("/sys/bus/virtio/drivers/" + driver); err == nil {
+		return
+	}
+	const modprobe = "/sbin/modprobe"
+	pid, err := syscall.ForkExec(modprobe, []string{modprobe, "-q", driver}, &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   []string{"PATH=/sbin:/bin:/usr/sbin:/usr/bin"},
+		Files: []uintptr{0, 1, 2},
+	})
+	if err != nil {
+		milestone("vsock is not loaded: " + err.Error())
+		return
+	}
+	for {
+		if _, err := syscall.Wait4(pid, nil, 0, nil); err != syscall.EINTR {
+			return
+		}
+	}
+}
