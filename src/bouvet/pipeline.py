@@ -209,6 +209,7 @@ def make_layers(order: Order, store: Store, refresh: bool, listener: Listener) -
             future.result()
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
+        store.cancel()
         with process.stopping():
             pool.shutdown(wait=True)
         raise

@@ -34,6 +34,9 @@ class BlobSource:
         size: Its size in bytes.
         checksums: The CRC-32C of each chunk, in order.
         digest: The layer's digest, for the error that makes the pipeline evict it.
+
+    Raises:
+        LayerCorrupt: There is no such file.
     """
 
     def __init__(self, path: Path, size: int, checksums: Sequence[int], digest: str) -> None:
@@ -41,17 +44,17 @@ class BlobSource:
         self._size = size
         self._checksums = checksums
         self._digest = digest
-        self._descriptor = -1
         self._lock = threading.Lock()
         self._kept = (-1, b"")
+        # From the start, so that the blob can be read on when the layer is taken out of the cache.
+        self._descriptor = self._open()
 
     def close(self) -> None:
-        """Close the file; it is opened again when it is needed."""
+        """Close the file. Nothing can be read any more."""
         with self._lock:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
                 self._descriptor = -1
-            self._kept = (-1, b"")
 
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes from `offset`.
@@ -83,8 +86,6 @@ class BlobSource:
             kept, chunk = self._kept
             if kept == index:
                 return chunk
-            if self._descriptor < 0:
-                self._descriptor = self._open()
             size = min(CHUNK, self._size - index * CHUNK)
             chunk = os.pread(self._descriptor, size, index * CHUNK)
             if len(chunk) != size or google_crc32c.value(chunk) != self._checksums[index]:

@@ -5,7 +5,8 @@
         blob                   the files' content (`blob`)
         index.json             the tree (`index`)
         seal.json              name, sizes, and the index's SHA-256: written last
-      locks/<digest>           held shared by who reads the layer, exclusively by who makes or removes it
+      locks/<digest>           held shared by who reads the layer, exclusively by who prunes it
+      locks/<digest>.making    held by who makes the layer; never waited for with anything to wait for
       downloads/<kind>/        what a kind of maker keeps between builds
       work/<name>/             a running process's scratch space; its lock is `work/<name>.lock`
 
@@ -24,6 +25,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,6 +39,8 @@ from bouvet.layers.blob import BlobSource
 from bouvet.layers.writer import BLOB, INDEX, LayerWriter
 
 SEAL = "seal.json"
+
+_ASK_SECONDS = 0.05
 
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
 
@@ -85,7 +89,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._held = contextlib.ExitStack()
-        self._reading: dict[str, int] = {}
+        self._cancelled = threading.Event()
         try:
             for name in ("layers", "locks", "downloads", "work"):
                 (root / name).mkdir(parents=True, exist_ok=True)
@@ -126,12 +130,11 @@ class Store:
         """
         if not self.has(digest):
             return None
-        if digest not in self._reading:
-            lock = _locked(self.root / "locks" / digest, fcntl.LOCK_SH)
-            self._reading[digest] = self._held.enter_context(lock)
+        self._held.enter_context(_locked(self.root / "locks" / digest, fcntl.LOCK_SH))
         if not self.has(digest):  # removed while we waited
             return None
-        layer = _load(self.root / "layers" / digest, digest)
+        layer, source = _load(self.root / "layers" / digest, digest)
+        self._held.callback(source.close)
         with contextlib.suppress(OSError):
             os.utime(self.root / "layers" / digest / SEAL)
         return layer
@@ -150,9 +153,9 @@ class Store:
         Raises:
             CacheError: The cache cannot be written, for example for want of space.
         """
-        self._release(digest)
         try:
-            with _locked(self.root / "locks" / digest, fcntl.LOCK_EX, waiting):
+            # Not the readers' lock: two builds that read each other's layers would wait for ever.
+            with self._making(digest, waiting):
                 if not self.has(digest):
                     self._commit(name, digest, fill)
         except OSError as error:
@@ -165,10 +168,8 @@ class Store:
         return layer
 
     def evict(self, digest: str) -> None:
-        """Remove a layer, once nobody else reads it; what this store gave out of it is void."""
-        self._release(digest)
-        with _locked(self.root / "locks" / digest, fcntl.LOCK_EX):
-            self._remove(digest)
+        """Take a layer out of the cache. Who reads it has its blob open, and reads on."""
+        self._remove(digest)
 
     def entries(self) -> list[Entry]:
         """Return the committed layers, the last used first."""
@@ -207,6 +208,30 @@ class Store:
         directory.mkdir(exist_ok=True)
         return freed
 
+    def cancel(self) -> None:
+        """Let no thread wait any longer for what another process makes: the work is being ended."""
+        self._cancelled.set()
+
+    @contextlib.contextmanager
+    def _making(self, digest: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold the lock of who makes a layer, once nobody else does."""
+        path = self.root / "locks" / f"{digest}.making"
+        told = False
+        while True:
+            with contextlib.ExitStack() as held:
+                try:
+                    held.enter_context(_locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB))
+                except BlockingIOError:
+                    if not told:
+                        waiting()
+                    told = True
+                else:
+                    yield
+                    return
+            # A thread that waits for a file lock cannot be woken, so it asks again and again.
+            if self._cancelled.wait(_ASK_SECONDS):
+                raise CacheError("waiting for another build was ended")
+
     def _commit(self, name: str, digest: str, fill: Callable[[LayerWriter], None]) -> None:
         target = self.root / "layers" / digest
         if target.exists():  # without a seal: never committed by this code
@@ -228,11 +253,6 @@ class Store:
         (making / SEAL).write_text(json.dumps(seal, indent=1) + "\n")
         making.rename(target)
 
-    def _release(self, digest: str) -> None:
-        """Give up the own reader's lock of a layer: it would keep this store itself waiting."""
-        if (descriptor := self._reading.pop(digest, None)) is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-
     def _remove(self, digest: str) -> None:
         """Take a layer out of its place in one step, then delete it."""
         grave = self.scratch()
@@ -250,8 +270,8 @@ class Store:
                 _remove_work(lock.with_suffix(""))
 
 
-def _load(directory: Path, digest: str) -> Layer:
-    """Read a committed layer, checking what can be checked without reading the blob."""
+def _load(directory: Path, digest: str) -> tuple[Layer, BlobSource]:
+    """Read a committed layer and open its blob, checking what can be checked without reading that."""
     try:
         seal = json.loads((directory / SEAL).read_bytes())
         content = (directory / INDEX).read_bytes()
@@ -265,24 +285,17 @@ def _load(directory: Path, digest: str) -> Layer:
             )
         document = index.parse(content)
         source = BlobSource(directory / BLOB, *index.decode_blob(document), digest)
-        return Layer(digest, seal["name"], seal["created"], index.decode_tree(document, source))
+        return Layer(digest, seal["name"], seal["created"], index.decode_tree(document, source)), source
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise LayerCorrupt(f"a cached layer is corrupt: {directory}: {error}", digest=digest) from error
 
 
 @contextlib.contextmanager
-def _locked(path: Path, how: int, waiting: Callable[[], None] | None = None) -> Iterator[int]:
+def _locked(path: Path, how: int) -> Iterator[int]:
     """Hold a file lock (flock(2)) during the block. The kernel releases it when the process dies."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if how & fcntl.LOCK_NB:
-                raise
-            if waiting is not None:
-                waiting()
-            fcntl.flock(descriptor, how)
+        fcntl.flock(descriptor, how)
         yield descriptor
     finally:
         os.close(descriptor)

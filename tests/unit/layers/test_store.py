@@ -120,6 +120,33 @@ def test_two_stores_make_a_layer_once(tmp_path: Path) -> None:
     assert made == ["first"]
 
 
+def test_a_layer_that_another_reads_is_not_waited_for(tmp_path: Path) -> None:
+    """Two builds that read each other's layers, and both meant to make them, must not block each other."""
+    with Store(tmp_path) as first, Store(tmp_path) as second:
+        make(first, "01" * 32)
+        make(second, "02" * 32)
+        assert make(second, "01" * 32).tree.keys() == make(first, "02" * 32).tree.keys()
+
+
+def test_waiting_for_another_can_be_ended(tmp_path: Path) -> None:
+    with Store(tmp_path) as maker, Store(tmp_path) as waiter:
+
+        def while_making(writer: LayerWriter) -> None:
+            fill(writer)
+            with pytest.raises(CacheError, match="waiting"):
+                waiter.make("step", DIGEST, fill, waiter.cancel)
+
+        maker.make("step", DIGEST, while_making, never)
+
+
+def test_an_evicted_layer_is_read_on_by_who_has_it(tmp_path: Path) -> None:
+    with Store(tmp_path) as reader, Store(tmp_path) as other:
+        layer = make(reader)
+        other.evict(DIGEST)
+        assert layer.tree[b"file"].content() == b"content" * CHUNK
+        assert other.get(DIGEST) is None
+
+
 def test_prune_removes_what_was_not_used(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         make(store)
