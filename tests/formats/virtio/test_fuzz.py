@@ -231,7 +231,7 @@ class Attack:
     def check(self) -> None:
         """Nothing is beyond its bounds."""
         device = self.device
-        assert len(device) <= CAPACITY
+        assert len(device._table) <= CAPACITY
         assert len(device._resets) <= MAX_RESETS + CAPACITY
         assert len(device._ready) <= CAPACITY
         assert device._buffers is None or len(device._buffers) <= QUEUE_SIZE

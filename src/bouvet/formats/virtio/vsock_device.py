@@ -76,9 +76,6 @@ class VsockDevice:
         self._resets: deque[bytes] = deque()
         self._packets_wait = False
 
-    def __len__(self) -> int:
-        return len(self._table)
-
     @property
     def running(self) -> bool:
         """Whether the driver's queues are there."""
