@@ -32,11 +32,13 @@ from bouvet.layers.writer import LayerWriter
 from bouvet.order import MANIFEST, Order
 from bouvet.plan import Step
 from bouvet.spec import Architecture, Spec
+from bouvet.vm.debian_kernel import DebianKernel
 from bouvet.vm.kernel import KernelCache, parse_kernel
 from bouvet.vm.kernel_build import build_kernel
 
 __all__ = [
     "BuildResult",
+    "DebianKernel",
     "ExportResult",
     "Order",
     "Report",

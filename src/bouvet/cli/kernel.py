@@ -63,9 +63,7 @@ def show(kernel: str, arch: str | None, as_json: bool) -> None:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="A configuration file; where several differ the later one counts.",
 )
-@click.option(
-    "--source", type=click.Path(path_type=Path, exists=True), help="A tarball; Debian's package if not given."
-)
+@click.option("--arch", type=click.Choice(ARCHITECTURES), help="The architecture; the host's if not given.")
 @click.option(
     "--output",
     "-o",
@@ -74,17 +72,24 @@ def show(kernel: str, arch: str | None, as_json: bool) -> None:
     show_default=True,
     help="A file.",
 )
-@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
-@click.option("--verbose", "-v", is_flag=True, help="Show what the tools print.")
+@output_options
 def build(
-    *, configs: tuple[Path, ...], source: Path | None, output: Path, quiet: bool, verbose: bool
+    *,
+    configs: tuple[Path, ...],
+    arch: str | None,
+    output: Path,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> None:
-    """Build a kernel from Debian's linux-source package, for 'file:PATH'. It takes minutes."""
+    """Build a kernel from Debian's linux-source package. It takes minutes; boot it as 'file:PATH'."""
+    source = pipeline.DebianKernel(arch or host_architecture())
     with progress(quiet=quiet, verbose=verbose) as listener:
-        pipeline.build_kernel(
-            configs, output, architecture=host_architecture(), source=source, listener=listener
-        )
-    click.echo(output)
+        release = pipeline.build_kernel(source, configs, output, listener=listener)
+    if as_json:
+        print_json({"image": str(output), "release": release})
+    else:
+        click.echo(output)
 
 
 def _show(row: dict[str, object], as_json: bool) -> None:
