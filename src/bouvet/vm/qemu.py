@@ -75,7 +75,7 @@ class QemuMachine:
         self._failure: BaseException | None = None
         self._parts: _Parts | None = None
         self._stop = threading.Lock()
-        self._stop_descriptor: int | None = os.eventfd(0, os.EFD_CLOEXEC)
+        self._stop_descriptor: int | None = None
 
     @property
     def config(self) -> MachineConfig:
@@ -116,6 +116,7 @@ class QemuMachine:
             ToolMissing: QEMU is not installed.
         """
         self._started = time.monotonic()
+        self._stop_descriptor = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread.start()
         self._ready.wait()
         if self._failure is not None:

@@ -13,7 +13,8 @@ from bouvet.errors import MachineError
 from bouvet.formats.cpio import read_archive
 from bouvet.vm.initramfs import build_initramfs
 from bouvet.vm.kernel import Kernel
-from bouvet.vm.machine import GIB, MIB, Accelerator, EndReason, MachineConfig, MachineEnd
+from bouvet.vm.machine import GIB, MIB, Accelerator, EndReason, Machine, MachineConfig, MachineEnd
+from bouvet.vm.qemu import QemuMachine
 from bouvet.vm.qemu_command import Descriptors, command_line, kernel_command_line
 from bouvet.vm.tsc import host_tsc_khz
 
@@ -64,6 +65,13 @@ def test_impossible_machines_are_refused(config: MachineConfig, change: dict[str
 def test_how_a_machine_ended_is_an_error_for_those_who_needed_it() -> None:
     error = MachineEnd(EndReason.PANICKED, "the guest's kernel panicked", ("last line",)).error()
     assert (error.message, error.details) == ("the guest's kernel panicked", ("last line",))
+
+
+def test_a_machine_that_was_never_started_leaves_nothing(config: MachineConfig) -> None:
+    machine: Machine = QemuMachine(config)
+    machine.kill()
+    assert machine.wait(0) is None
+    assert machine.config is config
 
 
 # The initial file system.
