@@ -1,0 +1,238 @@
+"""Images that `bouvet build` has made, booted until their agent answers, and what is left when they end."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bouvet.booting import BootOptions, boot
+from bouvet.errors import MachineError
+from bouvet.sandbox import CallTimeout, Sandbox
+from tests.conftest import USER_CACHE, BuiltImage
+
+pytestmark = [pytest.mark.needs_tool("qemu-system-x86_64", "mmdebstrap"), pytest.mark.slow]
+
+SECONDS_TO_BOOT = 240.0
+SECONDS_TO_TELL = 2.0
+RUNNING = Path("/tmp/bouvet")
+OPTIONS = BootOptions(ready=SECONDS_TO_BOOT)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kernels_of_the_user() -> Iterator[None]:
+    """The kernel is downloaded once, and not for each run of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(USER_CACHE))
+        yield
+
+
+@pytest.fixture(scope="module")
+def sandbox(base_image: BuiltImage, _kernels_of_the_user: None) -> Iterator[Sandbox]:
+    """A running guest, for the tests that leave it as it was."""
+    with boot(base_image.path, OPTIONS) as sandbox:
+        yield sandbox
+
+
+def bouvet(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    program = Path(sys.executable).with_name("bouvet")
+    return subprocess.run(
+        [program, *arguments],
+        check=False,
+        capture_output=True,
+        timeout=SECONDS_TO_BOOT + 60,
+        **options,
+    )
+
+
+# A running guest.
+
+
+def test_a_boot_reports_its_times(sandbox: Sandbox) -> None:
+    timings = sandbox.timings
+    steps = [timings.kernel, timings.init, timings.handover, timings.agent, timings.answer]
+    assert None not in steps
+    assert timings.agent <= timings.answer  # type: ignore[operator]
+    assert steps[:3] == sorted(steps[:3], key=lambda step: step or 0.0)
+
+
+def test_commands_code_and_files(sandbox: Sandbox) -> None:
+    result = sandbox.run("uname -s; pwd; id -u; exit 3")
+    assert (result.exit_code, result.stdout) == (3, "Linux\n/root\n0\n")
+    assert sandbox.run_code("bash", "echo ${BASH_VERSINFO[0]}").stdout == "5\n"
+    sandbox.write_file("/tmp/below/file", "œ\n")
+    assert sandbox.read_file("/tmp/below/file") == "œ\n"
+    assert [entry.name for entry in sandbox.list_dir("/tmp/below")] == ["file"]
+
+
+def test_a_large_file_in_pieces(sandbox: Sandbox) -> None:
+    pieces = [letter * (8 << 20) for letter in "abcd"]
+    for number, piece in enumerate(pieces):
+        sandbox.write_file(f"/var/tmp/{number}", piece)
+    assert [sandbox.read_file(f"/var/tmp/{number}") for number in range(4)] == pieces
+    assert sandbox.run("rm /var/tmp/?").exit_code == 0
+
+
+def test_many_clients_at_once(sandbox: Sandbox) -> None:
+    ready = threading.Barrier(64)
+
+    def work(number: int) -> bool:
+        with sandbox.another_client() as client:
+            ready.wait(SECONDS_TO_BOOT)
+            return client.exec(f"echo {number}", timeout=SECONDS_TO_BOOT).stdout == f"{number}\n"
+
+    with concurrent.futures.ThreadPoolExecutor(64) as pool:
+        assert all(pool.map(work, range(64)))
+
+
+def test_an_agent_that_does_not_go_on_is_not_waited_for(base_image: BuiltImage) -> None:
+    with boot(base_image.path, OPTIONS) as sandbox:
+        with pytest.raises(CallTimeout) as late:
+            sandbox.run("kill -STOP $PPID", timeout=5.0)  # the agent
+        assert late.value.sent
+        with pytest.raises(CallTimeout):
+            sandbox.write_file("/tmp/large", "x" * (10 << 20), timeout=1.0)
+        asked = time.monotonic()
+    assert time.monotonic() - asked < SECONDS_TO_TELL
+    assert not (RUNNING / sandbox.machine.machine_id).exists()
+
+
+# Ends of a machine, while a command runs.
+
+
+def kill(find: Callable[[Any], subprocess.Popen[bytes]]) -> Callable[[Sandbox], None]:
+    return lambda sandbox: os.kill(find(sandbox.machine).pid, signal.SIGKILL)
+
+
+ENDS: dict[str, tuple[str, Callable[[Sandbox], object], str]] = {
+    "the guest panics": ("echo c > /proc/sysrq-trigger; cat", lambda sandbox: None, "panicked"),
+    "the guest restarts": (
+        "echo b > /proc/sysrq-trigger; cat",
+        lambda sandbox: None,
+        "powered off or restarted",
+    ),
+    "QEMU is killed": ("cat", kill(lambda machine: machine._running.qemu), "QEMU was killed"),
+    "the backend is killed": ("cat", kill(lambda machine: machine._running.backend.process), "vsock"),
+}
+
+
+@pytest.mark.parametrize(("wait", "end", "message"), ENDS.values(), ids=ENDS.keys())
+def test_an_end_during_a_command_is_told_at_once(
+    base_image: BuiltImage, wait: str, end: Callable[[Sandbox], object], message: str
+) -> None:
+    with boot(base_image.path, OPTIONS) as sandbox:
+        # A pipe that opens when both commands are running.
+        sandbox.run("mkfifo /tmp/pipe")
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            call = pool.submit(sandbox.run, f"exec < /tmp/pipe; {wait}", timeout=SECONDS_TO_BOOT)
+            with contextlib.suppress(MachineError):  # the end may be quicker than this command's
+                sandbox.run("exec 3> /tmp/pipe; sleep infinity >&- 2>&- & echo")
+            end(sandbox)
+            ended = sandbox.machine.wait(SECONDS_TO_BOOT)
+            knowable = time.monotonic()
+            failure = call.exception(SECONDS_TO_BOOT)
+        assert time.monotonic() - knowable < SECONDS_TO_TELL
+        assert isinstance(failure, MachineError)
+        assert message in failure.message
+        assert ended is not None
+        run_directory = RUNNING / sandbox.machine.machine_id
+    assert not run_directory.exists()
+
+
+# The command line.
+
+
+def test_output_and_exit_status_are_passed_on(base_image: BuiltImage) -> None:
+    done = bouvet(
+        "run", base_image.path, "--quiet", "--boot-timeout", str(SECONDS_TO_BOOT),
+        "--", "sh", "-c", "cat; printf 'o\\303\\251'; echo e >&2; exit 7",
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (7, "oé".encode(), b"e\n")
+
+
+def test_code_comes_from_standard_input_and_results_as_json(base_image: BuiltImage) -> None:
+    arguments = ("run", base_image.path, "--boot-timeout", str(SECONDS_TO_BOOT), "--lang", "bash", "--json")
+    done = bouvet(*arguments, input=b"echo $((6 * 7)); kill -9 $$")
+    assert done.returncode == 128 + signal.SIGKILL
+    result = json.loads(done.stdout)
+    assert (result["exit_code"], result["stdout"]) == (128 + signal.SIGKILL, "42\n")
+    assert result["timings"]["answer"] > 0
+
+
+def test_a_command_that_takes_too_long(base_image: BuiltImage) -> None:
+    arguments = ("run", base_image.path, "--quiet", "--boot-timeout", str(SECONDS_TO_BOOT))
+    done = bouvet(*arguments, "--timeout", "0.5", "--", "sleep", "infinity")
+    assert done.returncode == 124
+    assert b"longer than 0.5 s" in done.stderr
+
+
+def test_an_agent_that_never_answers(base_image: BuiltImage) -> None:
+    started = time.monotonic()
+    done = bouvet("run", base_image.path, "--quiet", "--boot-timeout", "0.5", "--", "true")
+    assert done.returncode == 10
+    assert b"did not answer within 0.5 s" in done.stderr
+    assert time.monotonic() - started < 30
+
+
+def test_what_is_no_image(tmp_path: Path) -> None:
+    path = tmp_path / "image.ext4"
+    path.write_bytes(bytes(1 << 20))
+    done = bouvet("run", path, "--quiet", "--", "true")
+    assert done.returncode == 10
+    assert b"is no image" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)],
+)
+@pytest.mark.parametrize("moment", ["while it boots", "while a command runs"])
+def test_a_signal_leaves_nothing_behind(
+    base_image: BuiltImage, number: int, status: int, moment: str, wait_for_exit: Callable[[int, float], bool]
+) -> None:
+    name = f"test-{secrets.token_hex(4)}"
+    command: list[str | Path]
+    command = [Path(sys.executable).with_name("bouvet"), "run", base_image.path, "--id", name]
+    command += ["--boot-timeout", str(SECONDS_TO_BOOT), "--", "sleep", "infinity"]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        assert child.stderr is not None
+        awaited = b"boot: started" if moment == "while it boots" else b"boot: done"
+        assert any(awaited in line for line in child.stderr)
+        helpers = descendants(child.pid)
+        assert len(helpers) >= 2  # QEMU and the vsock backend
+        asked = time.monotonic()
+        child.send_signal(number)
+        assert child.wait(SECONDS_TO_BOOT) == status
+        assert all(wait_for_exit(helper, SECONDS_TO_TELL) for helper in helpers)
+        assert time.monotonic() - asked < SECONDS_TO_TELL + 1
+        if number == signal.SIGKILL:
+            # Nobody was left to remove it: the next machine does.
+            assert bouvet("run", base_image.path, "--quiet", "--boot-timeout", "0.1", "--", "true").returncode
+        assert not (RUNNING / name).exists()
+    finally:
+        child.kill()
+        child.wait()
+        assert child.stderr is not None
+        child.stderr.close()
+
+
+def descendants(process: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(FileNotFoundError):
+        for task in Path(f"/proc/{process}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                found += [child, *descendants(child)]
+    return found
