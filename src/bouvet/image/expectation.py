@@ -31,6 +31,7 @@ class Expectation:
         path: The directories of PATH.
         environment: Further variables, as (name, value), sorted.
         packages: The Debian packages that were asked for.
+        mirror: The mirror that was asked for; None for Debian's own.
         node: Node.js's version or the beginning of one; None for no Node.js.
         npm: npm's version or the beginning of one.
         rust: Whether there is Rust.
@@ -55,6 +56,7 @@ class Expectation:
         "python3-venv", "rsync", "rust-web-clippy", "rustc-web", "rustfmt-web", "shellcheck", "strace",
         "tree", "unzip", "vim", "wget", "xz-utils", "zip",
     ))  # fmt: skip
+    mirror: str | None = None
     node: str | None = "20"
     npm: str = ""
     rust: bool = True
@@ -91,6 +93,7 @@ class Expectation:
             path=path,
             environment=tuple(sorted((name, _typed(environment, name, str)) for name in environment)),
             packages=frozenset(map(str, _typed(debian, "packages", list))),
+            mirror=None if debian.get("mirror") is None else _typed(debian, "mirror", str),
             node=None if node is None else _typed(node, "version", str),
             npm="" if node is None else _typed(node, "npm", str),
             rust=spec.get("rust") is not None,

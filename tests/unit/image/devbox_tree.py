@@ -98,6 +98,8 @@ def devbox_tree(machine: int = 62) -> FileTree:
         "etc/dpkg/dpkg.cfg.d/90slim": "# slim\n"
         + "".join(f"path-exclude=/usr/share/{name}/*\n" for name in ("doc", "man", "info", "lintian"))
         + "path-include=/usr/share/doc/*/copyright\n",
+        "etc/apt/sources.list": "deb http://mirror.example.org/debian bookworm main\n"
+        "deb [arch=amd64] https://mirror.example.org/security bookworm-security main\n",
         "etc/fstab": "/dev/vda / ext4 defaults 0 1\n",
         "etc/hostname": "bouvet\n",
         "etc/hosts": "127.0.0.1 localhost\n127.0.1.1 bouvet\n::1 localhost ip6-localhost\n",

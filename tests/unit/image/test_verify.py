@@ -129,3 +129,11 @@ def test_directories_in_place_of_files_fail(tmp_path: Path) -> None:
         tree[path.encode()] = directory()
     rows = failed(write_image(tmp_path / "image", tree))
     assert {"/etc/fstab", PASSWORD_ROW, "the architecture", "Python 3.11 at /usr/bin/python3"} <= set(rows)
+
+
+def test_a_mirror_that_the_spec_asks_for_may_be_anywhere(tmp_path: Path) -> None:
+    tree = devbox_tree()
+    edit("etc/apt/sources.list", "mirror.example.org", "10.0.0.1")(tree)
+    debian = {**manifest()["spec"]["debian"], "mirror": "http://10.0.0.1/debian"}
+    put(MANIFEST, as_file(manifest(debian=debian)))(tree)
+    assert failed(write_image(tmp_path / "image", tree)) == []

@@ -54,6 +54,8 @@ RESOLV_ROW = "no name server of the build host in /etc/resolv.conf"
 GETTY_ROW = "serial-getty@ttyS0 enabled in getty.target.wants"
 HOSTS_ROW = "/etc/hosts resolves localhost and the host name"
 ACCOUNT_ROW = "root's home is /root and the shell /bin/bash"
+SOURCES_ROW = "apt's sources: bookworm with security updates, on public servers"
+SOURCES = "etc/apt/sources.list"
 PROXY_ROW = "no proxy settings of the build host"
 
 CASES: list[tuple[str, Tamper]] = [
@@ -80,6 +82,15 @@ CASES: list[tuple[str, Tamper]] = [
     (LATER, put("etc/dpkg/dpkg.cfg.d/99all", "path-include /usr/share/*\n")),
     (LATER, put("etc/dpkg/dpkg.cfg.d/99all", "path-include=" + "*" * 600 + "\n")),
     (LATER, put("etc/dpkg/dpkg.cfg.d/99all", "path-exclude=/nothing\n" * 5000)),
+    (SOURCES_ROW, drop(SOURCES)),
+    (SOURCES_ROW, edit(SOURCES, "bookworm-security", "bookworm-updates")),
+    *(
+        (SOURCES_ROW, put("etc/apt/sources.list.d/local.list", f"deb {uri} bookworm main\n"))
+        for uri in (
+            "http://10.0.0.1/debian", "http://localhost:3142/debian", "http://[::1]/debian", "http://[/debian",
+            "file:///srv/debian", "https://user:secret@mirror.example.org/debian",
+        )
+    ),
     ("/etc/fstab", put("etc/fstab", "/dev/sda1 / ext4 defaults 0 1\n")),
     ("/etc/fstab", put("etc/fstab", "/dev/vda / ext4 defaults 0 1\n/swap none swap\n")),
     ("/etc/fstab", drop("etc/fstab")),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import ipaddress
 import re
+import urllib.parse
 
 from passlib.hash import sha512_crypt
 
@@ -36,6 +38,7 @@ def requirements() -> list[Requirement]:
         Requirement(AREA, "no info pages", lambda guest: _no_files(guest, "/usr/share/info", "dir")),
         Requirement(AREA, "no lintian files", lambda guest: _no_files(guest, "/usr/share/lintian")),
         Requirement(AREA, "packages installed later bring none of these either", _exclusion_persists),
+        Requirement(AREA, "apt's sources: bookworm with security updates, on public servers", _sources),
         Requirement(AREA, "/etc/fstab", _fstab),
         Requirement(AREA, "/etc/hostname", _hostname),
         Requirement(AREA, "/etc/hosts resolves localhost and the host name", _hosts),
@@ -102,6 +105,36 @@ def _dpkg_rules(text: str) -> list[tuple[bool, str]]:
                 raise FormatError(f"a pattern of dpkg's configuration has {len(pattern)} characters")
             rules.append((name.strip() == "path-exclude", pattern.strip()))
     return rules
+
+
+def _sources(guest: Guest) -> Finding:
+    lists = [path for path, _ in guest.files_below("/etc/apt/sources.list.d") if path.endswith(".list")]
+    suites, wrong = set(), []
+    for path in ("/etc/apt/sources.list", *lists):
+        # TYPE [OPTIONS] URI SUITE COMPONENTS (sources.list(5))
+        for uri, suite in re.findall(r"(?m)^deb (?:\[[^]\n]*\] )?(\S+) (\S+)", guest.text(path)):
+            suites.add(suite)
+            if guest.expected.mirror is None and not _is_public(uri):
+                wrong.append(uri)
+    missing = {"bookworm", "bookworm-security"} - suites
+    if missing or wrong:
+        return Finding(False, f"missing {sorted(missing)}, not public {wrong}")
+    return Finding(True, " ".join(sorted(suites)))
+
+
+def _is_public(uri: str) -> bool:
+    """Return whether a URI is of a server that others reach too, without a password in it."""
+    try:
+        parts = urllib.parse.urlsplit(uri)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    if parts.scheme not in {"http", "https"} or "@" in parts.netloc:
+        return False
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." in host
 
 
 def _fstab(guest: Guest) -> Finding:
