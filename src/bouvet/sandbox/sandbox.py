@@ -68,6 +68,27 @@ class Sandbox:
         with self._explaining():
             return self.client.list_dir(path, timeout=timeout)
 
+    def system_state(self, *, timeout: float) -> str:
+        """Wait until the guest's systemd has started everything.
+
+        The agent answers before systemd begins, so what needs the system's services waits for this.
+
+        Args:
+            timeout: Seconds.
+
+        Returns:
+            What `systemctl is-system-running` says: `running`, `degraded` and so on.
+
+        Raises:
+            CallTimeout: It took longer, or the guest's init is not systemd.
+        """
+        # Until systemd listens, systemctl says "offline" and does not wait.
+        command = (
+            "while state=$(systemctl is-system-running --wait 2>/dev/null);"
+            ' [ "${state:-offline}" = offline ]; do sleep 0.05; done; echo "$state"'
+        )
+        return self.run(command, timeout=timeout).stdout.strip()
+
     @contextmanager
     def another_client(self) -> Iterator[AgentClient]:
         """Yield a client over a connection of its own, closed at the end of the block.
