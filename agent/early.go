@@ -1,19 +1,31 @@
 package main
 
 import (
+	"io"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 const (
 	agentProgram = "/usr/local/bin/bouvet-agent"
+	ownProgram   = "/proc/self/exe"
 	defaultInit  = "/sbin/init"
 	// earlyOff, a word of the kernel's command line, leaves the agent's start to the machine's init.
 	earlyOff = "bouvet.early=off"
-	// inheritedDescriptor is the listening socket of an agent that was started with --inherit.
-	inheritedDescriptor = 3
+	// earlyDeadline is how long the machine's init is held back for the agent, which has the processor
+	// to itself meanwhile.
+	earlyDeadline = time.Second
+)
+
+// What an agent inherits that was started with --inherit: the listening socket, and the writing end of
+// a pipe that it closes when it accepts connections.
+const (
+	inheritedSocket = 3
+	inheritedReady  = 4
 )
 
 // bootRoot is for a kernel that has mounted the root file system and started this program as its init.
@@ -36,9 +48,9 @@ func startInit(init string) error {
 	return &os.PathError{Op: "start", Path: init, Err: err}
 }
 
-// startEarlyAgent starts the image's agent, unless that is turned off. The socket listens before the
-// agent is even loaded; its successor, a service of the machine's init, takes it over. If this agent
-// dies before, its socket is gone with it, and the service binds one of its own.
+// startEarlyAgent starts an agent if the image has one to succeed it, and it is not turned off. The
+// socket listens before the agent runs; its successor, a service of the machine's init, takes it over.
+// If this agent dies before, its socket is gone with it, and the service binds one of its own.
 func startEarlyAgent() error {
 	words, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
@@ -48,7 +60,7 @@ func startEarlyAgent() error {
 		return nil
 	}
 	if err := syscall.Access(agentProgram, executable); err != nil {
-		return &os.PathError{Op: "start", Path: agentProgram, Err: err}
+		return &os.PathError{Op: "find", Path: agentProgram, Err: err}
 	}
 	loadVsock()
 	listening, err := bindVsock(defaultPort)
@@ -63,15 +75,27 @@ func startEarlyAgent() error {
 	if err := syscall.Mount("tmpfs", "/run", "tmpfs", flags, "mode=755,size=20%,nr_inodes=800k"); err != nil {
 		return &os.PathError{Op: "mount a tmpfs on", Path: "/run", Err: err}
 	}
-	if err := forkAgent(listening); err != nil {
-		return &os.PathError{Op: "start", Path: agentProgram, Err: err}
+	ready, serving, err := pipe()
+	if err != nil {
+		return err
+	}
+	defer ready.Close()
+	err = forkAgent(listening, serving)
+	serving.Close()
+	if err != nil {
+		return &os.PathError{Op: "start", Path: ownProgram, Err: err}
+	}
+	_ = ready.SetReadDeadline(time.Now().Add(earlyDeadline))
+	if _, err := ready.Read(make([]byte, 1)); err != io.EOF {
+		return err // a slow agent is not waited for
 	}
 	milestone("agent started")
 	return nil
 }
 
-// forkAgent starts the agent as a process that the kernel never kills for memory.
-func forkAgent(listening int) error {
+// forkAgent starts the agent as a process that the kernel never kills for memory. It is this same
+// program, which is in memory already: the image's would have to be read from its disk.
+func forkAgent(listening int, serving *os.File) error {
 	null, err := openAgain("/dev/null", syscall.O_RDONLY, 0)
 	if err != nil {
 		return err
@@ -85,12 +109,22 @@ func forkAgent(listening int) error {
 	defer score.Close()
 	_, _ = score.WriteString(oomNever)
 	defer score.WriteString(oomNeutral)
-	_, err = syscall.ForkExec(agentProgram, []string{agentProgram, "--inherit"}, &syscall.ProcAttr{
+	files := []uintptr{uintptr(null), uintptr(syscall.Stdout), uintptr(syscall.Stderr), uintptr(listening), serving.Fd()}
+	_, err = syscall.ForkExec(ownProgram, []string{agentProgram, "--inherit"}, &syscall.ProcAttr{
 		Dir:   "/",
-		Files: []uintptr{uintptr(null), uintptr(syscall.Stdout), uintptr(syscall.Stderr), uintptr(listening)},
+		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	return err
+}
+
+// inherit takes what forkAgent has passed on: the listening socket, and what to close when serving.
+func inherit(address string) (*listener, *os.File) {
+	syscall.CloseOnExec(inheritedSocket)
+	syscall.CloseOnExec(inheritedReady)
+	// The kernel has named the process after ownProgram's last part.
+	_ = os.WriteFile("/proc/self/comm", []byte(path.Base(agentProgram)), 0)
+	return newListener(inheritedSocket, address), os.NewFile(inheritedReady, "ready")
 }
 
 // loadVsock loads the modules from the image where the kernel has no vsock device driver yet. What

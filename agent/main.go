@@ -28,7 +28,8 @@ it starts itself as such a server, and then becomes /sbin/init.
   --listen ADDRESS  vsock:PORT (default vsock:52) or unix:PATH
   --handover PATH   take the listening socket over from the agent that offers it at this Unix socket,
                     and then offer it there; the default with vsock:52 is /run/bouvet/agent.sock
-  --inherit         the socket listens already: it is file descriptor 3
+  --inherit         the socket listens already: it is file descriptor 3; descriptor 4 is closed as soon
+                    as connections are accepted
   --grow            grow the root file system to its disk; the default with vsock:52
   --version         print the version and a digest of the source
   --help            print this
@@ -130,8 +131,8 @@ func serve(chosen options) int {
 	a := &agent{children: newChildren(), connections: map[*connection]struct{}{}}
 	bound := make(chan *sockets, 1)
 	go func() { bound <- openSockets(chosen) }()
-	if chosen.grow {
-		go growRoot()
+	if chosen.grow && !chosen.inherit {
+		go growRoot() // whether or not there will be vsock
 	}
 	select {
 	case <-stop:
@@ -145,6 +146,12 @@ func serve(chosen options) int {
 			a.acceptAll(s.listening)
 			close(accepting)
 		}()
+		if s.ready != nil {
+			s.ready.Close()
+			if chosen.grow {
+				go growRoot() // the machine's init and the first request wait already
+			}
+		}
 		select {
 		case <-stop:
 			s.close()

@@ -2,12 +2,14 @@ package main
 
 import (
 	"errors"
+	"os"
 	"syscall"
 )
 
 // sockets are where an agent listens, and where it offers that to a successor.
 type sockets struct {
 	listening  *listener
+	ready      *os.File  // nil, or to be closed when connections are accepted
 	place      *listener // nil if it cannot be succeeded
 	handedOver chan bool // says, once the offer is over, whether a successor has taken it
 }
@@ -20,8 +22,7 @@ func openSockets(chosen options) *sockets {
 	var err error
 	switch {
 	case chosen.inherit:
-		syscall.CloseOnExec(inheritedDescriptor)
-		s.listening = newListener(inheritedDescriptor, chosen.address)
+		s.listening, s.ready = inherit(chosen.address)
 	case chosen.handover != "":
 		s.listening, before, err = takeOver(chosen.handover, chosen.address)
 		if err != nil && !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ECONNREFUSED) {

@@ -198,21 +198,27 @@ def test_another_user_is_refused_even_where_the_path_is_open(start_successor: St
 
 def test_an_inherited_socket_is_served(binary: Path, tmp_path: Path) -> None:
     path = tmp_path / "inherited.sock"
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    with listening:
+    ready, serving = os.pipe()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as listening:
         listening.bind(str(path))
         listening.listen()
         # Whoever connects before the agent runs waits, and is answered.
         early = Connection(path)
+        theirs = (listening.fileno(), serving)
         process = subprocess.Popen(
-            ["bash", "-c", f'exec "$0" --listen unix:{path} --inherit 3<&{listening.fileno()}', str(binary)],
-            pass_fds=(listening.fileno(),),
+            ["bash", "-c", f'exec "$0" "$@" 3<&{theirs[0]} 4>&{theirs[1]} {theirs[0]}<&- {theirs[1]}>&-',
+             str(binary), "--listen", f"unix:{path}", "--inherit"],
+            pass_fds=theirs,
             stderr=subprocess.DEVNULL,
-        )
+        )  # fmt: skip
+        os.close(serving)
     try:
+        with open(ready, "rb") as pipe:  # noqa: PTH123  (a descriptor)
+            assert pipe.read() == b""
         assert early.call("ping") == {"pong": True}
         # What the agent has inherited, its commands do not.
-        assert early.run("test -e /proc/self/fd/3") == (1, "", "")
+        assert early.run("test -e /proc/self/fd/3 || test -e /proc/self/fd/4") == (1, "", "")
+        assert early.run("cat /proc/$PPID/comm") == (0, "bouvet-agent\n", "")
     finally:
         early.close()
         process.terminate()
