@@ -6,10 +6,13 @@ import concurrent.futures
 import contextlib
 import json
 import os
+import pty
 import secrets
+import select
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +24,7 @@ import pytest
 from bouvet.booting import BootOptions, boot
 from bouvet.errors import MachineError
 from bouvet.sandbox import CallTimeout, Sandbox
+from bouvet.vm.terminal import LEAVE_KEY
 from tests.conftest import USER_CACHE, BuiltImage
 
 pytestmark = [pytest.mark.needs_tool("qemu-system-x86_64", "mmdebstrap"), pytest.mark.slow]
@@ -236,3 +240,56 @@ def descendants(process: int) -> list[int]:
             for child in map(int, (task / "children").read_text().split()):
                 found += [child, *descendants(child)]
     return found
+
+
+def test_the_console_on_a_terminal(base_image: BuiltImage) -> None:
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    name = f"test-{secrets.token_hex(4)}"
+    child = subprocess.Popen(
+        [Path(sys.executable).with_name("bouvet"), "boot", base_image.path, "--id", name],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    try:
+        expect(ours, b"login: ")
+        os.write(ours, b"root\n")
+        expect(ours, b"Password: ")
+        os.write(ours, b"root\n")
+        expect(ours, b"root@bouvet:~# ")
+        os.write(ours, b"\x03")  # Control-C is the guest's: its shell begins a new line
+        expect(ours, b"?2004h")
+        os.write(ours, b"echo $((6 * 7))\n")
+        expect(ours, b"42\r\n")
+        os.write(ours, LEAVE_KEY)
+        expect(ours, b"the machine was ended")
+        assert child.wait(SECONDS_TO_BOOT) == 0
+        assert termios.tcgetattr(theirs) == before
+        assert not (RUNNING / name).exists()
+    finally:
+        child.kill()
+        child.wait()
+        os.close(ours)
+        os.close(theirs)
+
+
+def expect(terminal: int, text: bytes) -> None:
+    """Read a terminal until a text has come."""
+    seen = b""
+    poll = select.poll()
+    poll.register(terminal, select.POLLIN)
+    deadline = time.monotonic() + SECONDS_TO_BOOT
+    while text not in seen:
+        assert poll.poll(max(0.0, deadline - time.monotonic()) * 1000), seen
+        seen += os.read(terminal, 1 << 16)
+
+
+def test_the_timings_of_a_boot(base_image: BuiltImage) -> None:
+    done = bouvet("boot", base_image.path, "--timings", "--json", "--boot-timeout", str(SECONDS_TO_BOOT))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    hosts = {row["name"]: row["host"] for row in report["rows"]}
+    assert 0 < hosts["kernel"] < hosts["initial file system"] < hosts["first answer"]
+    assert any("Startup finished in" in line for line in report["units"])
+    assert any(".service" in line for line in report["units"])
