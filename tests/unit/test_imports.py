@@ -41,8 +41,19 @@ ALLOWED: dict[str, set[str]] = {
     "booting": {"bouvet"},
     # What it is asked for: a spec with the digests of all that makes its image.
     "order": {"bouvet"},
+    # What an image's rows are checked with in the guest: it needs both, the expectation and the sandbox.
+    "guest_checks": {"bouvet"},
+    "verifying": {"bouvet"},
     # A spec and a plan are data: what the command line fills in and prints.
-    "cli": EVENTS | {"bouvet.pipeline", "bouvet.booting", "bouvet.sandbox", "bouvet.spec", "bouvet.plan"},
+    "cli": EVENTS
+    | {
+        "bouvet.pipeline",
+        "bouvet.booting",
+        "bouvet.verifying",
+        "bouvet.sandbox",
+        "bouvet.spec",
+        "bouvet.plan",
+    },
 }
 """Which of bouvet's modules each room may import beside its own; a name covers its submodules."""
 

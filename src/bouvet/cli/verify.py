@@ -11,6 +11,7 @@ import click
 
 from bouvet import pipeline
 from bouvet.cli.options import SpecType, print_json
+from bouvet.cli.progress import progress
 from bouvet.errors import ImageError, VerifyFailed
 from bouvet.pipeline import Report, Row
 from bouvet.spec import load
@@ -27,26 +28,45 @@ from bouvet.spec import load
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 @click.option("--junit", type=click.Path(path_type=Path), help="Write the rows to a file as JUnit XML too.")
-def command(*, image: Path, static: bool, spec: str | None, as_json: bool, junit: Path | None) -> None:
+@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+def command(
+    *, image: Path, static: bool, spec: str | None, as_json: bool, junit: Path | None, quiet: bool
+) -> None:
     """Check each requirement on IMAGE and show what was found.
 
-    The exit status is 9 when a requirement is not met.
+    The image is read, and then booted in throw-away machines, in which real programs run. The exit status
+    is 9 when a requirement is not met.
     """
+    expected = None if spec is None else load(spec)
+    reports = [pipeline.verify_static(image, expected)]
+    booted = None
     if not static:
-        raise click.UsageError("without --static the image would be booted, which 'verify' cannot do yet")
-    reports = [pipeline.verify_static(image, None if spec is None else load(spec))]
+        # Only a boot needs the machine room.
+        from bouvet import verifying  # noqa: PLC0415
+
+        with progress(quiet=quiet) as listener:
+            booted = verifying.verify_booted(image, expected, listener=listener)
+        reports.append(booted.report)
     rows = [row for report in reports for row in report.rows]
     failed = [row for row in rows if not row.passed]
     if junit is not None:
         _write_junit(reports, junit)
     if as_json:
-        print_json(
-            {"image": str(image), "passed": not failed, "rows": [pipeline.as_json(row) for row in rows]}
-        )
+        document = {
+            "image": str(image),
+            "passed": not failed,
+            "rows": [pipeline.as_json(row) for row in rows],
+        }
+        if booted is not None:
+            document["timings"] = pipeline.as_json(booted.timings)
+        print_json(document)
     elif sys.stdout.isatty():
         _show_table(rows)
     else:
         _show_lines(rows)
+    if booted is not None and not as_json:
+        for line in booted.timing_lines():
+            click.echo(line)
     if failed:
         raise VerifyFailed(
             f"{image}: {len(failed)} of {len(rows)} requirements are not met",

@@ -44,6 +44,21 @@ def check_image(path: Path, *, expected: Expectation | None = None) -> Report:
         raise ImageError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def manifest_expectation(path: Path) -> Expectation:
+    """Return what an image's own manifest says it is; the full devbox where that is missing or damaged.
+
+    Raises:
+        FormatError: The image holds no ext4 file system.
+        ImageError: It cannot be read.
+    """
+    try:
+        with Ext4Reader(path) as reader:
+            told, _ = _read_manifest(_walk(reader)[1], None)
+    except OSError as error:
+        raise ImageError(f"cannot read {path}: {error.strerror}") from error
+    return told or DEVBOX
+
+
 def requirements(expected: Expectation) -> list[Requirement]:
     """Return the requirements that apply to what is expected, apart from those on metadata and manifest."""
     return [

@@ -1,0 +1,76 @@
+"""Verifies images by booting them: joins the checks of the guest with a machine that runs it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bouvet import guest_checks
+from bouvet.booting import READY_SECONDS, BootOptions, boot
+from bouvet.events import Listener, StepFinished, StepProgress, StepStarted, ignore
+from bouvet.image.expectation import Expectation
+from bouvet.image.report import Report
+from bouvet.image.verify import manifest_expectation
+from bouvet.spec import Spec
+from bouvet.vm.machine import DISK_GROWTH, GIB, BootTimings
+
+PROMPT_SECONDS = 60.0
+"""How long the login prompt may take once the system is running."""
+
+REFERENCE_BUDGET = (("kernel begins", 0.05), ("image's init begins", 0.25), ("first answer", 0.5))
+"""Milestones of a cold start with KVM and systemd first, in seconds: what a boot is shown beside."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestReport:
+    """What checks in the booted guest found, and how its boot went."""
+
+    report: Report
+    timings: BootTimings
+
+    def timing_lines(self) -> list[str]:
+        """Return the first boot's milestones as a table, beside the reference budget."""
+        measured = (self.timings.kernel, self.timings.handover, self.timings.answer)
+        lines = [f"{'boot':22}{'measured':>12}{'budget (KVM)':>16}"]
+        for (name, budget), seconds in zip(REFERENCE_BUDGET, measured, strict=True):
+            shown = "not seen" if seconds is None else f"{seconds:.3f} s"
+            lines.append(f"{name:22}{shown:>12}{budget:>14.3f} s")
+        return lines
+
+
+def verify_booted(
+    image: Path, spec: Spec | None = None, *, options: BootOptions | None = None, listener: Listener = ignore
+) -> GuestReport:
+    """Boot an image twice, and check what it does.
+
+    Args:
+        image: The image.
+        spec: What it was built from; what its own manifest says by default.
+        options: How it is booted.
+        listener: Is told of the progress.
+
+    Raises:
+        MachineError: It does not boot.
+    """
+    data = None if spec is None else spec.model_dump(mode="json")
+    expected = manifest_expectation(image) if data is None else Expectation.from_spec(data, None)
+    disk_size = image.stat().st_size + DISK_GROWTH
+    options = dataclasses.replace(options or BootOptions(memory=GIB, cpus=2), disk=disk_size)
+    with boot(image, options, listener=listener) as sandbox:
+        started = time.monotonic()
+        listener(StepStarted("guest", "checks in the booted guest"))
+        rows = [guest_checks.check_state(sandbox, timeout=READY_SECONDS)]
+        rows.append(guest_checks.check_login_prompt(sandbox, expected.hostname, timeout=PROMPT_SECONDS))
+        rows += guest_checks.check_guest(
+            sandbox,
+            guest_checks.guest_checks(expected, disk_size=disk_size),
+            done=lambda row, fraction: listener(StepProgress("guest", row.requirement, fraction)),
+        )
+        first = guest_checks.machine_id(sandbox)
+        timings = sandbox.timings
+    with boot(image, options, listener=listener) as sandbox:
+        rows.append(guest_checks.compare_machine_ids(first, guest_checks.machine_id(sandbox)))
+    listener(StepFinished("guest", time.monotonic() - started, f"{len(rows)} requirements checked"))
+    return GuestReport(Report(str(image), tuple(rows)), timings)
