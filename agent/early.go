@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path"
@@ -22,7 +23,7 @@ const (
 )
 
 // What an agent inherits that was started with --inherit: the listening socket, and the writing end of
-// a pipe that it closes when it accepts connections.
+// a pipe for one byte, when it accepts connections.
 const (
 	inheritedSocket = 3
 	inheritedReady  = 4
@@ -32,7 +33,7 @@ const (
 // It starts the agent and becomes the machine's own init. It returns only if that failed.
 func bootRoot() error {
 	if err := mountKernelFilesystems(); err != nil {
-		return err
+		milestone(err.Error())
 	}
 	milestone("started")
 	return startInit(defaultInit)
@@ -86,10 +87,14 @@ func startEarlyAgent() error {
 		return &os.PathError{Op: "start", Path: ownProgram, Err: err}
 	}
 	_ = ready.SetReadDeadline(time.Now().Add(earlyDeadline))
-	if _, err := ready.Read(make([]byte, 1)); err != io.EOF {
-		return err // a slow agent is not waited for
+	switch _, err := ready.Read(make([]byte, 1)); err {
+	case nil:
+		milestone("agent started")
+	case io.EOF:
+		return errors.New("it ended before it accepted connections")
+	default:
+		milestone("agent not waited for: " + err.Error())
 	}
-	milestone("agent started")
 	return nil
 }
 
@@ -118,7 +123,7 @@ func forkAgent(listening int, serving *os.File) error {
 	return err
 }
 
-// inherit takes what forkAgent has passed on: the listening socket, and what to close when serving.
+// inherit takes what forkAgent has passed on: the listening socket, and the pipe.
 func inherit(address string) (*listener, *os.File) {
 	syscall.CloseOnExec(inheritedSocket)
 	syscall.CloseOnExec(inheritedReady)

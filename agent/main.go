@@ -28,8 +28,8 @@ it starts itself as such a server, and then becomes /sbin/init.
   --listen ADDRESS  vsock:PORT (default vsock:52) or unix:PATH
   --handover PATH   take the listening socket over from the agent that offers it at this Unix socket,
                     and then offer it there; the default with vsock:52 is /run/bouvet/agent.sock
-  --inherit         the socket listens already: it is file descriptor 3; descriptor 4 is closed as soon
-                    as connections are accepted
+  --inherit         the socket listens already: it is file descriptor 3; descriptor 4 is written to
+                    when connections are accepted
   --grow            grow the root file system to its disk; the default with vsock:52
   --version         print the version and a digest of the source
   --help            print this
@@ -147,6 +147,7 @@ func serve(chosen options) int {
 			close(accepting)
 		}()
 		if s.ready != nil {
+			_, _ = s.ready.Write([]byte{'+'})
 			s.ready.Close()
 			if chosen.grow {
 				go growRoot() // the machine's init and the first request wait already

@@ -9,7 +9,7 @@ import (
 // sockets are where an agent listens, and where it offers that to a successor.
 type sockets struct {
 	listening  *listener
-	ready      *os.File  // nil, or to be closed when connections are accepted
+	ready      *os.File  // nil, or to be written to when connections are accepted
 	place      *listener // nil if it cannot be succeeded
 	handedOver chan bool // says, once the offer is over, whether a successor has taken it
 }
