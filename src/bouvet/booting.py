@@ -85,9 +85,19 @@ def boot(image: Path, options: BootOptions, *, listener: Listener = ignore) -> I
         listener(StepStarted("boot", f"machine {machine.machine_id}"))
         client, timings = await_agent(machine, options.ready)
         with client:
-            seconds = timings.answer or 0.0
-            listener(StepFinished("boot", seconds, "the agent answers"))
+            listener(StepFinished("boot", timings.answer or 0.0, _summary(timings)))
             yield Sandbox(machine, client, timings)
+
+
+def _summary(timings: BootTimings) -> str:
+    steps = (
+        ("kernel", timings.kernel),
+        ("initial file system", timings.init),
+        ("image's init", timings.handover),
+        ("agent", timings.agent),
+    )
+    known = ", ".join(f"{name} at {seconds:.2f} s" for name, seconds in steps if seconds is not None)
+    return f"the agent answers ({known})"
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ import pytest
 
 from bouvet.booting import BootOptions, boot
 from bouvet.errors import MachineError
-from bouvet.sandbox import CallTimeout, Sandbox
+from bouvet.sandbox import AgentClient, CallTimeout, Sandbox, connect
 from bouvet.vm.terminal import LEAVE_KEY
 from tests.conftest import USER_CACHE, BuiltImage
 
@@ -65,6 +65,7 @@ def bouvet(*arguments: str | Path, **options: Any) -> subprocess.CompletedProces
 
 
 def test_a_boot_reports_its_times(sandbox: Sandbox) -> None:
+    sandbox.system_state(timeout=SECONDS_TO_BOOT)  # by then the console has told everything
     timings = sandbox.timings
     steps = [timings.kernel, timings.init, timings.handover, timings.agent, timings.answer]
     assert None not in steps
@@ -240,6 +241,37 @@ def descendants(process: int) -> list[int]:
             for child in map(int, (task / "children").read_text().split()):
                 found += [child, *descendants(child)]
     return found
+
+
+def test_a_machine_that_is_kept(base_image: BuiltImage) -> None:
+    name = f"test-{secrets.token_hex(4)}"
+    child = subprocess.Popen(
+        [
+            Path(sys.executable).with_name("bouvet"),
+            "run",
+            base_image.path,
+            "--id",
+            name,
+            "--keep",
+            "--",
+            "true",
+        ],
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert child.stderr is not None
+        path = RUNNING / name / "v.sock"
+        assert any(str(path).encode() in line for line in child.stderr)
+        with AgentClient(connect(path)) as client:
+            assert client.exec("echo kept").stdout == "kept\n"
+        child.send_signal(signal.SIGINT)
+        assert child.wait(SECONDS_TO_BOOT) == 130
+        assert not path.parent.exists()
+    finally:
+        child.kill()
+        child.wait()
+        assert child.stderr is not None
+        child.stderr.close()
 
 
 def test_the_console_on_a_terminal(base_image: BuiltImage) -> None:

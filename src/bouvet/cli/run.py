@@ -55,8 +55,8 @@ def command(
 
     CMD's output (the first 1 MiB of each stream) and exit status are passed on; the status is 124 if CMD
     took longer than --timeout, and 127 if it could not be started. CMD is a program with its arguments;
-    for a shell's line use 'sh -c LINE'. With --lang, CODE, the file SCRIPT or standard input is run
-    instead.
+    for a shell's line use 'sh -c LINE'. It reads nothing from standard input. With --lang, CODE, the file
+    SCRIPT or standard input is run instead.
 
     \b
     bouvet run devbox.ext4 -- python3 --version

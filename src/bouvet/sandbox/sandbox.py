@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from bouvet.protocol import DirectoryEntry, ExecResult
 from bouvet.sandbox.client import CALL_SECONDS, AgentClient, ConnectionLost
@@ -20,16 +21,25 @@ class Sandbox:
     What happens in it is the guest's: a result may be anything. When the machine ends while something is
     asked of it, the error says how it ended.
 
-    Attributes:
+    Args:
         machine: The machine.
         client: A client of its agent; the connection is shared by all who use it.
-        timings: When its boot came how far.
+        timings: When its boot came how far, the agent's first answer included.
     """
 
     def __init__(self, machine: Machine, client: AgentClient, timings: BootTimings) -> None:
         self.machine = machine
         self.client = client
-        self.timings = timings
+        self._answered = timings
+
+    @property
+    def timings(self) -> BootTimings:
+        """When its boot came how far: the agent's part, and what is known of the rest by now.
+
+        An agent may answer before the console has told of what came before it.
+        """
+        answered = self._answered
+        return replace(self.machine.timings, agent=answered.agent, answer=answered.answer)
 
     def run(self, command: str, *, timeout: float | None = None) -> ExecResult:
         """Run a command by `sh -c`, as root in `/root`; see `AgentClient.exec`.
