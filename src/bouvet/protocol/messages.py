@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -19,6 +20,12 @@ from bouvet.protocol.framing import LINE_LIMIT
 CONTENT_LIMIT = 10 << 20
 """Bytes of a file's content that `read_file` returns and `write_file` takes at most."""
 
+ELEMENT_LIMIT = 1 << 21
+"""Members and elements that a response may have at most: half a million directory entries.
+
+Each costs the host up to a hundred bytes, of which the guest has to send three.
+"""
+
 OUTPUT_LIMIT = 1 << 20
 """Bytes of each of a command's streams that a result holds at most, before `OUTPUT_MARK`."""
 
@@ -27,6 +34,10 @@ OUTPUT_MARK = "\n... [output truncated]"
 
 SPAWN_FAILED = -1
 """The exit code of a command that could not be started; its standard error says why."""
+
+
+# Possessive: an end that is missing is found missing at once.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
 class ErrorCode(enum.IntEnum):
@@ -90,6 +101,8 @@ def decode_response(line: bytes) -> Response:
     Raises:
         AgentError: It is not a response.
     """
+    if _count_elements(line) > ELEMENT_LIMIT:
+        raise AgentError(f"the agent sent a response of more than {ELEMENT_LIMIT} elements")
     try:
         message = json.loads(line, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -104,6 +117,25 @@ def decode_response(line: bytes) -> Response:
     if "result" not in message:
         raise AgentError("the agent sent a response with neither a result nor an error")
     return Response(request, message["result"], None)
+
+
+def _count_elements(line: bytes) -> int:
+    """Return how many members and elements a line may have at most, or a number over the limit."""
+    count = _separators(line, 0, len(line))
+    if count <= ELEMENT_LIMIT:
+        return count
+    # Some may be inside strings, such as a file's content, which is one element.
+    count = position = 0
+    while count <= ELEMENT_LIMIT and position < len(line):
+        quote = line.find(b'"', position)
+        string = _STRING.match(line, quote) if quote >= 0 else None
+        count += 1 + _separators(line, position, quote if string else len(line))
+        position = string.end() if string else len(line)
+    return count
+
+
+def _separators(line: bytes, start: int, end: int) -> int:
+    return sum(line.count(character, start, end) for character in (b",", b"[", b"{"))
 
 
 def _decode_error(error: object) -> RequestRefused:

@@ -70,6 +70,9 @@ BREAKING: dict[str, Guest] = {
     "an empty line": saying(b"\n"),
     "deep nesting": saying(b'{"jsonrpc":"2.0","id":1,"result":' + b"[" * DEEP + b"]" * DEEP + b"}\n"),
     "deep objects": saying(b'{"a":' * DEEP + b"\n"),
+    "millions of lists": saying(b'{"jsonrpc":"2.0","id":1,"result":[' + b"[]," * (20 << 20) + b"0]}\n"),
+    "millions of strings": saying(b'{"jsonrpc":"2.0","id":1,"result":[' + b'"",' * (20 << 20) + b"0]}\n"),
+    "a string of quotes without end": saying(b'{"result":"' + b'\\",[{' * (10 << 20) + b"\n"),
     "a huge number": saying(b'{"jsonrpc":"2.0","id":' + b"1" * 1_000_000 + b',"result":{}}\n'),
     "neither result nor error": saying(b'{"jsonrpc":"2.0","id":1}\n'),
     "an error that is none": saying(respond(1, error="no")),
@@ -115,6 +118,11 @@ def test_a_line_without_end_takes_little_more_than_the_limit(meet: Meet) -> None
     with pytest.raises(CallFailed, match="more than"):
         meet(flooding(b"x" * (1 << 20))).ping(timeout=SECONDS)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2 * LINE_LIMIT >> 10
+
+
+def test_elements_inside_of_a_content_are_none(meet: Meet) -> None:
+    content = '[{"a":[1,2]},' * 800_000
+    assert meet(saying(respond(1, result={"content": content}))).read_file("/x", timeout=SECONDS) == content
 
 
 def test_an_answer_that_comes_twice_is_nonsense(meet: Meet) -> None:
