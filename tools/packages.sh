@@ -45,9 +45,12 @@ for group; do
         fi
         ;;
     test)
+        need bc bc
+        need bison bison
         need cpio cpio
         need e2fsprogs e2fsck mke2fs debugfs dumpe2fs resize2fs
         need file file
+        need flex flex
         need gcc gcc
         need kmod depmod
         need libc6-dev /usr/include/stdlib.h
@@ -59,6 +62,7 @@ for group; do
         need systemd systemd-analyze
         need uidmap newuidmap newgidmap
         need umoci umoci
+        need xz-utils xz
         ;;
     *)
         echo "usage: tools/packages.sh [python] [build] [test]" >&2

@@ -59,7 +59,11 @@ server.listen(0, "127.0.0.1", () => http.get({port: server.address().port, path:
 _RUST_PROJECT = r"""
 set -e; cd "$(mktemp -d)"
 cargo new --quiet answer; cd answer
-echo 'fn main() { println!("{}", 6 * 7); }' > src/main.rs
+cat > src/main.rs <<'END'
+fn main() {
+    println!("{}", 6 * 7);
+}
+END
 cargo build --quiet --offline; test "$(target/debug/answer)" = 42
 cargo clippy --quiet --offline -- -D warnings; cargo fmt --check
 rustc --version
