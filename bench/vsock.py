@@ -127,8 +127,7 @@ WORKLOADS: dict[str, Callable[[Target], list[float]]] = {
 def guest(image: Path) -> Iterator[tuple[Target, str]]:
     """Boot an image, and wait until nothing else goes on in it; yield it and how it is run."""
     with boot(image, BootOptions(memory=1024 * MIB)) as sandbox:
-        settle = "command -v systemctl > /dev/null && systemctl is-system-running --wait"
-        sandbox.run(settle, timeout=SETTLING_SECONDS)
+        sandbox.system_state(timeout=SETTLING_SECONDS)
         yield Target(sandbox.machine.socket_path, SHARED_MEMORY), sandbox.machine.config.accelerator.value
 
 

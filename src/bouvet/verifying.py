@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,14 +40,14 @@ class GuestReport:
 
 
 def verify_booted(
-    image: Path, spec: Spec | None = None, *, options: BootOptions | None = None, listener: Listener = ignore
+    image: Path, spec: Spec | None = None, *, kernel: str = "debian", listener: Listener = ignore
 ) -> GuestReport:
     """Boot an image twice, and check what it does.
 
     Args:
         image: The image.
         spec: What it was built from; what its own manifest says by default.
-        options: How it is booted.
+        kernel: The kernel's name; see `BootOptions`.
         listener: Is told of the progress.
 
     Raises:
@@ -57,7 +56,7 @@ def verify_booted(
     data = None if spec is None else spec.model_dump(mode="json")
     expected = manifest_expectation(image) if data is None else Expectation.from_spec(data, None)
     disk_size = image.stat().st_size + DISK_GROWTH
-    options = dataclasses.replace(options or BootOptions(memory=GIB, cpus=2), disk=disk_size)
+    options = BootOptions(memory=GIB, cpus=2, disk=disk_size, kernel=kernel)
     with boot(image, options, listener=listener) as sandbox:
         started = time.monotonic()
         listener(StepStarted("guest", "checks in the booted guest"))

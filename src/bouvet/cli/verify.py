@@ -26,11 +26,24 @@ from bouvet.spec import load
     type=SpecType(),
     help="What the image must be; what it says of itself if not given.",
 )
+@click.option(
+    "--kernel",
+    default="debian",
+    show_default=True,
+    help="What to boot it with: debian, file:PATH or url:URL#sha256=DIGEST.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 @click.option("--junit", type=click.Path(path_type=Path), help="Write the rows to a file as JUnit XML too.")
 @click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 def command(
-    *, image: Path, static: bool, spec: str | None, as_json: bool, junit: Path | None, quiet: bool
+    *,
+    image: Path,
+    static: bool,
+    spec: str | None,
+    kernel: str,
+    as_json: bool,
+    junit: Path | None,
+    quiet: bool,
 ) -> None:
     """Check each requirement on IMAGE and show what was found.
 
@@ -45,7 +58,7 @@ def command(
         from bouvet import verifying  # noqa: PLC0415
 
         with progress(quiet=quiet) as listener:
-            booted = verifying.verify_booted(image, expected, listener=listener)
+            booted = verifying.verify_booted(image, expected, kernel=kernel, listener=listener)
         reports.append(booted.report)
     rows = [row for report in reports for row in report.rows]
     failed = [row for row in rows if not row.passed]
