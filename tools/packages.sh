@@ -55,6 +55,7 @@ for group; do
         need kmod depmod
         need libc6-dev /usr/include/stdlib.h
         need lz4 lz4
+        need openssl openssl
         need qemu-system-x86 qemu-system-x86_64
         need qemu-utils qemu-img
         need shellcheck shellcheck

@@ -114,3 +114,9 @@ class KernelError(BouvetError):
     """A kernel could not be fetched, is not what it should be, or cannot be used."""
 
     exit_code = 12
+
+
+class DownloadError(BouvetError):
+    """A file could not be downloaded, or is not the one that was announced."""
+
+    exit_code = 13

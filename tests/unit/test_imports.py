@@ -16,12 +16,15 @@ PACKAGE = Path(__file__).parents[2] / "src" / "bouvet"
 ERRORS = {"bouvet.errors"}
 EVENTS = ERRORS | {"bouvet.events"}
 HOST = EVENTS | {"bouvet.process"}
+# Two rooms get files from servers: those of layers, and kernels.
+NETWORK = HOST | {"bouvet.download"}
 
 ALLOWED: dict[str, set[str]] = {
     # The foundations.
     "errors": set(),
     "events": set(),
     "process": ERRORS,
+    "download": ERRORS,
     # Bytes and messages know nothing of the host.
     "formats": ERRORS,
     "protocol": ERRORS,
@@ -29,11 +32,11 @@ ALLOWED: dict[str, set[str]] = {
     "spec": EVENTS,
     "plan": EVENTS | {"bouvet.spec"},
     # Make, pack, boot, talk.
-    "layers": HOST | {"bouvet.plan", "bouvet.formats"},
+    "layers": NETWORK | {"bouvet.plan", "bouvet.formats"},
     "image": HOST | {"bouvet.formats", "bouvet.layers.merge"},
     # All of formats: the guest's kernel modules travel on a small ext4 disk, the initramfs is a cpio
     # archive, and the devices are virtio.
-    "vm": HOST | {"bouvet.formats"},
+    "vm": NETWORK | {"bouvet.formats"},
     "sandbox": HOST | {"bouvet.protocol", "bouvet.vm.machine"},
     # The one module that joins the rooms, and its face.
     "pipeline": {"bouvet"},

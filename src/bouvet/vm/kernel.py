@@ -27,10 +27,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bouvet.download import download
 from bouvet.errors import CacheError, KernelError
 from bouvet.events import Listener, ToolOutput, ignore
 from bouvet.vm.debian_kernel import DEBIAN_ARCHITECTURES, DebianKernel, download_image, unpack_package
-from bouvet.vm.download import download
 from bouvet.vm.kernel_image import MAX_IMAGE, read_image_facts, unpack_kernel
 from bouvet.vm.modules import boot_order, write_modules_disk
 
