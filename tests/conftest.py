@@ -9,6 +9,7 @@ import os
 import platform
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,15 @@ SECONDS_TO_BUILD = 1800.0
 
 SECONDS_TO_VANISH = 3.0
 """How long a process may outlive the test that started it: the kernel needs a moment for a killed one."""
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what tests start, also where a shell has started the tests in the background.
+
+    Such a shell has SIGINT ignored, and programs inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # --- Markers ------------------------------------------------------------------------------------------

@@ -338,7 +338,11 @@ def test_the_owner_is_killed(
         assert owner.stdout is not None
         directory, *processes = owner.stdout.readline().split()
         owner.send_signal(number)
-        owner.communicate(timeout=SECONDS_TO_TELL)
+        try:
+            owner.communicate(timeout=SECONDS_TO_TELL)
+        except subprocess.TimeoutExpired:
+            owner.kill()
+            raise
     assert all(wait_for_exit(int(process), SECONDS_TO_TELL) for process in processes)
     assert Path(directory).exists() is (number == signal.SIGKILL)
     boot("wait")  # the next machine's start removes what is left
