@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from bouvet.cli.options import SpecType, print_json
-from bouvet.spec import Spec, load, presets
+from bouvet.spec import json_schema, load, presets
 
 
 @click.group("spec")
@@ -24,7 +24,7 @@ def show(spec: str, overrides: tuple[str, ...]) -> None:
 @command.command("schema")
 def schema() -> None:
     """Print the JSON schema of specs, for editors and checkers."""
-    print_json(Spec.model_json_schema())
+    print_json(json_schema())
 
 
 @command.command("ls")
