@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import socket
+import stat
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -274,6 +275,9 @@ class VhostSession:
         ring = self._ring(index)
         if len(descriptors) != present:
             raise FormatError(f"QEMU announces {present:d} descriptors and sends {len(descriptors)}")
+        # An eventfd is of no type; signalling through the guest's memory would write into it.
+        if present and stat.S_IFMT(os.fstat(descriptors[0]).st_mode):
+            raise FormatError("QEMU sends a file or a socket where an eventfd is due")
         return ring, descriptors[0] if present else -1
 
     def _replace_kick(self, ring: _Ring, descriptor: int) -> None:

@@ -95,6 +95,13 @@ def test_a_message_that_makes_no_sense_ends_the_backend(
     assert "vhost-user message" in last or "QEMU" in last
 
 
+@pytest.mark.parametrize("request_number", [Request.SET_VRING_KICK, Request.SET_VRING_CALL])
+def test_an_event_that_is_a_file_ends_the_backend(machine: Machine, request_number: int) -> None:
+    machine.front_end.send(request_number, vhost_user.U64.pack(0), [machine.guest.memory.file])
+    assert machine.backend.process.wait(PATIENCE) == FormatError.exit_code
+    assert "eventfd" in machine.complaints()[-1]
+
+
 @pytest.mark.parametrize(("offset", "size"), [(0, 16), (8, 1), (1 << 31, 8)])
 def test_a_config_that_is_not_there_is_refused(machine: Machine, offset: int, size: int) -> None:
     request = vhost_user.CONFIG.pack(offset, size, 0) + bytes(size)
