@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from bouvet.errors import ImageError
 from bouvet.formats.ext4.blocks import BLOCK_SIZE, BLOCKS_PER_GROUP, backup_groups
@@ -57,28 +59,43 @@ def write_filesystem(plan: Ext4Plan, descriptor: int, *, progress: Progress | No
     Args:
         plan: What to write.
         descriptor: A file open for writing, of length 0; it gets the length `plan.size`.
-        progress: Called now and then with the written fraction.
+        progress: Called now and then with the written fraction, by another thread.
 
     Raises:
         ImageError: The file cannot be written, for example because the disk is full.
         LayerCorrupt: A source of the content is not what it was.
     """
+    stop = threading.Event()
     try:
         os.ftruncate(descriptor, plan.size)
-        total = sum(copy.length for copy in plan.copies)
-        done = 0
-        for copy in plan.copies:
-            copy.source.copy(copy.source_offset, copy.length, descriptor, copy.image_offset)
-            done += copy.length
-            if progress is not None:
-                progress(done / total)
-        _Metadata(plan).write(descriptor)
+        # Copying hardly needs the interpreter: metadata is encoded meanwhile.
+        with ThreadPoolExecutor(1, "ext4 data") as pool:
+            copying = pool.submit(_copy_data, plan, descriptor, progress, stop)
+            try:
+                metadata = _Metadata(plan)
+                copying.result()
+            finally:
+                stop.set()
+        metadata.write(descriptor)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise ImageError(
             f"the image could not be written: {os.strerror(error.errno or errno.EIO)}",
             hint=f"it needs up to {-(-plan.size >> 20)} MiB of disk space" if full else None,
         ) from error
+
+
+def _copy_data(plan: Ext4Plan, descriptor: int, progress: Progress | None, stop: threading.Event) -> None:
+    """Copy the files' content, until it is done or nobody waits for it any more."""
+    total = sum(copy.length for copy in plan.copies)
+    done = 0
+    for copy in plan.copies:
+        if stop.is_set():
+            return
+        copy.source.copy(copy.source_offset, copy.length, descriptor, copy.image_offset)
+        done += copy.length
+        if progress is not None:
+            progress(done / total)
 
 
 class _Metadata:
