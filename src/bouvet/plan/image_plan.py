@@ -15,6 +15,7 @@ from bouvet.plan.steps import (
     SystemInputs,
     make_step,
 )
+from bouvet.plan.tree_steps import chained, environment, own_steps, package_steps
 from bouvet.spec import Architecture, Spec
 
 ARCHITECTURES: tuple[Architecture, ...] = ("x86_64", "aarch64")
@@ -36,7 +37,14 @@ def host_architecture() -> Architecture:
     )
 
 
-def plan_layers(spec: Spec, architecture: Architecture, *, code: Mapping[str, str], agent: str) -> list[Step]:
+def plan_layers(
+    spec: Spec,
+    architecture: Architecture,
+    *,
+    code: Mapping[str, str],
+    agent: str,
+    content: Mapping[str, str] | None = None,
+) -> list[Step]:
     """Return the steps whose layers, in this order, make the image's tree.
 
     Args:
@@ -44,6 +52,8 @@ def plan_layers(spec: Spec, architecture: Architecture, *, code: Mapping[str, st
         architecture: What it runs on.
         code: For each kind of step a digest of the code that makes it.
         agent: The digest of the agent's binary.
+        content: The digests of the host's files that the spec names, by their place in it
+            (`tree_steps.file_place`, `tree_steps.key_place`).
     """
     debian = make_step(
         "debian",
@@ -57,22 +67,33 @@ def plan_layers(spec: Spec, architecture: Architecture, *, code: Mapping[str, st
         ),
         code=code["debian"],
     )
-    steps = [debian]
+    packages = chained(package_steps(spec, architecture, content or {}), code, [debian])
+    steps = [debian, *packages]
     if spec.node is not None:
         node = NodeInputs(architecture, spec.node.version, spec.node.npm)
         steps.append(make_step("node", node, code=code["node"]))
     if spec.rust is not None:
         steps.append(make_step("rust", RustInputs(architecture), code=code["rust"], after=[debian]))
-    system = SystemInputs(
-        hostname=spec.system.hostname,
-        root_password=spec.system.root_password,
-        environment=tuple(sorted(spec.system.environment.items())),
-        path=spec.system.path,
-        network=spec.system.network,
-        agent=spec.agent,
-    )
-    steps.append(make_step("system", system, code=code["system"], after=[debian]))
+    own = chained(own_steps(spec, architecture, content or {}), code, steps)
+    steps += own
+    # Toolchains bring nothing that the system's configuration depends on.
+    system = make_step("system", _system(spec), code=code["system"], after=[debian, *packages, *own])
+    steps.append(system)
     if spec.agent:
         binary = AgentInputs(architecture, agent)
         steps.append(make_step("agent", binary, code=code["agent"], after=[debian]))
     return steps
+
+
+def _system(spec: Spec) -> SystemInputs:
+    return SystemInputs(
+        hostname=spec.system.hostname,
+        root_password=spec.system.root_password,
+        environment=environment(spec)[1:],
+        path=spec.system.path,
+        network=spec.system.network,
+        agent=spec.agent,
+        timezone=spec.system.timezone,
+        enable=spec.services.enable,
+        disable=spec.services.disable,
+    )

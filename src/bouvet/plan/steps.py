@@ -13,6 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from bouvet.plan.inputs import (
+    AptInputs,
+    CargoInputs,
+    FilesInputs,
+    LocaleInputs,
+    NpmInputs,
+    PipInputs,
+    RunInputs,
+    UsersInputs,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class DebianInputs:
@@ -65,6 +76,9 @@ class SystemInputs:
         path: Directories of PATH, in order.
         network: Whether `eth0` is configured by DHCP.
         agent: Whether the guest agent's unit is enabled.
+        timezone: The local time's zone, None for UTC.
+        enable: Units to enable.
+        disable: Units to disable.
     """
 
     kind: ClassVar[str] = "system"
@@ -74,6 +88,9 @@ class SystemInputs:
     path: tuple[str, ...]
     network: bool
     agent: bool
+    timezone: str | None = None
+    enable: tuple[str, ...] = ()
+    disable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +107,21 @@ class AgentInputs:
     digest: str
 
 
-Inputs = DebianInputs | NodeInputs | RustInputs | SystemInputs | AgentInputs
+Inputs = (
+    DebianInputs
+    | AptInputs
+    | NodeInputs
+    | RustInputs
+    | LocaleInputs
+    | UsersInputs
+    | PipInputs
+    | NpmInputs
+    | CargoInputs
+    | FilesInputs
+    | RunInputs
+    | SystemInputs
+    | AgentInputs
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +132,14 @@ class Step:
         name: What it is called in progress, logs and the cache's listing.
         inputs: What its maker gets.
         after: Names of the steps whose layers it reads; they lie below it.
+        code: A digest of the code that makes it.
         digest: SHA-256 over the inputs, the maker's code and the digests of `after`, in hexadecimal.
     """
 
     name: str
     inputs: Inputs
     after: tuple[str, ...]
+    code: str
     digest: str
 
 
@@ -127,7 +160,7 @@ def make_step(name: str, inputs: Inputs, *, code: str, after: Sequence[Step] = (
             "after": [step.digest for step in after],
         }
     )
-    return Step(name, inputs, tuple(step.name for step in after), digest)
+    return Step(name, inputs, tuple(step.name for step in after), code, digest)
 
 
 def digest_of(value: Mapping[str, Any]) -> str:
