@@ -280,6 +280,7 @@ def _obtain(
                 lower=lower,
                 progress=lambda message, fraction: listener(StepProgress(step.name, message, fraction)),
                 output=output,
+                cancelled=store.cancelled,
             )
             makers.make(step, workshop, writer)
 

@@ -6,8 +6,9 @@ new layer. It owns nothing: the store commits what it wrote, or removes it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bouvet.formats.tree import FileTree
@@ -23,6 +24,7 @@ class Workshop:
         lower: The merged tree of the layers below, empty for the first.
         progress: Called with a message and a fraction between 0 and 1, None where it is not known.
         output: Called with each line that a tool prints.
+        cancelled: Set when the work is being ended: waiting for a server ends then.
     """
 
     scratch: Path
@@ -30,3 +32,4 @@ class Workshop:
     lower: FileTree
     progress: Callable[[str, float | None], None]
     output: Callable[[str], None]
+    cancelled: threading.Event = field(default_factory=threading.Event)

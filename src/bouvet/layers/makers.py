@@ -12,14 +12,22 @@ import re
 from pathlib import Path
 from typing import Protocol
 
-from bouvet.layers import agent, debian, node, rust, system
+from bouvet.layers import agent, debian, node, nodejs_org, rust, rustup, system
 from bouvet.layers.maker import Workshop
 from bouvet.layers.writer import LayerWriter
 from bouvet.plan.steps import Step
 
 _ROOM = Path(__file__).parent
 _IMPORT = re.compile(r"^\s*from bouvet\.layers(?:\.(\w+))? import ([\w, ]+)", re.MULTILINE)
-_MODULES = {"debian": debian, "node": node, "rust": rust, "system": system, "agent": agent}
+_MODULES = {
+    "debian": debian,
+    "node": node,
+    "nodejs_org": nodejs_org,
+    "rust": rust,
+    "rustup": rustup,
+    "system": system,
+    "agent": agent,
+}
 
 
 class Make(Protocol):

@@ -11,12 +11,14 @@ npm's global prefix is `/usr/local`, so that `npm install --global` changes noth
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bouvet.layers.npm import Npm, PackagedFile, unpack
+from bouvet.errors import LayerError
+from bouvet.layers.npm import Npm
 from bouvet.layers.placing import Placing
+from bouvet.layers.tarballs import PackagedFile, unpack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +54,19 @@ def make(inputs: NodeInputs, workshop: Workshop, layer: LayerWriter) -> None:
     workshop.progress(f"downloading npm {npm_release.version}", 0.6)
     npm_tarball = npm.tarball(npm_release, workshop.downloads)
     workshop.progress(f"unpacking Node.js {node_version} and npm {npm_release.version}", 0.8)
-    files = [*_node_files(node_tarball, inputs.architecture), *_npm_files(npm_tarball)]
+    place([*_node_files(node_tarball, inputs.architecture), *_npm_files(npm_tarball)], layer)
+
+
+def place(files: Sequence[PackagedFile], layer: LayerWriter) -> None:
+    """Add Node.js's and npm's files, npm's settings, and the links to its commands.
+
+    Raises:
+        LayerError: There is no interpreter or no npm among them.
+    """
+    paths = {file.path for file in files}
+    for required in (b"usr/bin/node", _NPM + b"/bin/npm-cli.js", _NPM + b"/bin/npx-cli.js"):
+        if required not in paths:
+            raise LayerError(f"Node.js's packages have no /{required.decode()}")
     placing = Placing(layer, _DEBIAN, mtime=max(file.mtime for file in files))
     for file in files:
         placing.file(file.path, file.content, 0o755 if file.executable else 0o644, mtime=file.mtime)

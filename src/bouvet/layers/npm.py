@@ -13,8 +13,7 @@ import importlib.util
 import json
 import os
 import re
-import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,9 +22,6 @@ from pydantic import BaseModel, Field, ValidationError
 
 from bouvet import process
 from bouvet.errors import CommandFailed, LayerError, ToolMissing
-
-LARGEST_PACKAGE = 1 << 30
-"""Bytes that a package may have when it is unpacked."""
 
 _NETWORK_HINT = "check the network, and the registry in your npm configuration (npm config get registry)"
 _RANGE = re.compile(r"[0-9A-Za-z <>=^~|.*+-]{1,200}")
@@ -189,53 +185,6 @@ class Npm:
         for line in done.stderr.decode(errors="replace").splitlines():
             self._output(line)
         return done.stdout.decode(errors="replace")
-
-
-@dataclass(frozen=True, slots=True)
-class PackagedFile:
-    """A file of a package: its path inside it, its content, whether it is executable, and its time.
-
-    Attributes:
-        path: Relative to the package's root, without `.` or `..`.
-        content: Its bytes.
-        executable: Whether the owner may execute it.
-        mtime: Nanoseconds since 1970.
-    """
-
-    path: bytes
-    content: bytes
-    executable: bool
-    mtime: int
-
-
-def unpack(tarball: Path) -> Iterator[PackagedFile]:
-    """Yield the files of a package's tarball, without its first directory (as npm does).
-
-    Raises:
-        LayerError: A path leaves the package, an entry is not a file, or the package is too large.
-    """
-    total = 0
-    try:
-        with tarfile.open(tarball, "r:gz") as archive:
-            for member in archive:
-                if member.isdir():
-                    continue
-                total += member.size
-                if total > LARGEST_PACKAGE:
-                    raise LayerError(f"{tarball.name} holds more than {LARGEST_PACKAGE >> 20} MiB")
-                parts = os.fsencode(member.name).split(b"/")
-                file = archive.extractfile(member) if member.isreg() else None
-                if file is None or len(parts) < 2 or any(part in (b"", b".", b"..") for part in parts):
-                    raise LayerError(f"{tarball.name} has an entry that no package has: {member.name!r}")
-                with file:
-                    yield PackagedFile(
-                        path=b"/".join(parts[1:]),
-                        content=file.read(),
-                        executable=bool(member.mode & 0o100),
-                        mtime=int(member.mtime) * 1_000_000_000,
-                    )
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise LayerError(f"{tarball.name} cannot be unpacked: {error}") from error
 
 
 def _sha512(path: Path) -> bytes:

@@ -82,6 +82,10 @@ def default_root() -> Path:
 class Store:
     """The cache, opened by one process. A context manager: at its end all locks are released.
 
+    Attributes:
+        root: Its directory.
+        cancelled: Set when the work is being ended.
+
     Raises:
         CacheError: The directory cannot be made or written.
     """
@@ -89,7 +93,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._held = contextlib.ExitStack()
-        self._cancelled = threading.Event()
+        self.cancelled = threading.Event()
         try:
             for name in ("layers", "locks", "downloads", "work"):
                 (root / name).mkdir(parents=True, exist_ok=True)
@@ -210,7 +214,7 @@ class Store:
 
     def cancel(self) -> None:
         """Let no thread wait any longer for what another process makes: the work is being ended."""
-        self._cancelled.set()
+        self.cancelled.set()
 
     @contextlib.contextmanager
     def _making(self, digest: str, waiting: Callable[[], None]) -> Iterator[None]:
@@ -229,7 +233,7 @@ class Store:
                     yield
                     return
             # A thread that waits for a file lock cannot be woken, so it asks again and again.
-            if self._cancelled.wait(_ASK_SECONDS):
+            if self.cancelled.wait(_ASK_SECONDS):
                 raise CacheError("waiting for another build was ended")
 
     def _commit(self, name: str, digest: str, fill: Callable[[LayerWriter], None]) -> None:

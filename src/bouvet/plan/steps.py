@@ -58,11 +58,45 @@ class NodeInputs:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeArchiveInputs:
+    """Node.js, with the npm that comes with it, from an archive of nodejs.org.
+
+    Attributes:
+        architecture: `x86_64` or `aarch64`.
+        version: A version or the beginning of one: the newest release that matches.
+        server: The URL of a `dist` directory, or None for that of nodejs.org.
+    """
+
+    kind: ClassVar[str] = "nodejs_org"
+    architecture: str
+    version: str
+    server: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class RustInputs:
     """The places where Rust's tools are looked for, over Debian's toolchain."""
 
     kind: ClassVar[str] = "rust"
     architecture: str
+
+
+@dataclass(frozen=True, slots=True)
+class RustupInputs:
+    """rustup and one of its toolchains, from a distribution server.
+
+    Attributes:
+        architecture: `x86_64` or `aarch64`.
+        channel: `stable`, `beta`, `nightly`, each with an optional day, or a version.
+        components: Components beside those of the profile `minimal`, sorted.
+        server: The distribution server's URL, or None for the official one.
+    """
+
+    kind: ClassVar[str] = "rustup"
+    architecture: str
+    channel: str
+    components: tuple[str, ...]
+    server: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +145,9 @@ Inputs = (
     DebianInputs
     | AptInputs
     | NodeInputs
+    | NodeArchiveInputs
     | RustInputs
+    | RustupInputs
     | LocaleInputs
     | UsersInputs
     | PipInputs

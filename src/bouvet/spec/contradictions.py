@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from bouvet.spec.toolchains import RUST_PACKAGES
+from bouvet.spec.toolchains import toolchain_contradictions
 
 MAXIMUM_LABEL = 16
 """Bytes of an ext4 label."""
@@ -16,6 +16,7 @@ def contradictions(data: Mapping[str, Any]) -> list[str]:
     return [
         *_size_contradictions(data),
         *_base_contradictions(data),
+        *toolchain_contradictions(data),
         *_duplicates(data),
     ]
 
@@ -30,13 +31,7 @@ def _size_contradictions(data: Mapping[str, Any]) -> Iterator[str]:
 def _base_contradictions(data: Mapping[str, Any]) -> Iterator[str]:
     if data.get("from") is not None and data.get("debian"):
         yield "from: the image starts with this one or with a tree of [debian]; set one of them"
-    debian, system = _table(data, "debian"), _table(data, "system")
-    packages = debian.get("packages") or ()
-    # `[rust]` is an empty table, and `rust = false` is none.
-    if isinstance(data.get("rust"), Mapping) and isinstance(packages, list | tuple):
-        missing = [name for name in RUST_PACKAGES if name not in packages]
-        if missing:
-            yield f"rust: needs {', '.join(missing)} in debian.packages"
+    system = _table(data, "system")
     environment = _table(system, "environment")
     if "PATH" in environment:
         yield "system.environment.PATH: write it as system.path, a list of directories"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
-import random
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bouvet.errors import LayerError
-from bouvet.layers.npm import Npm, PackagedFile, Release, unpack
+from bouvet.layers.npm import Npm, Release
 from tests.unit.layers.npm_registry import Registry, integrity, pack, serving
 
 
@@ -168,56 +165,3 @@ def test_metadata_that_cannot_be_used_is_refused(metadata: object) -> None:
 def test_engines_of_no_known_form_admit_everything(engines: object) -> None:
     metadata = {"version": "1.0.0", "dist": {"integrity": "sha1-x " + integrity(b"")}, "engines": engines}
     assert Release.parse("npm", metadata).engines == "*"
-
-
-def test_unpacking_yields_files_without_the_first_directory(tmp_path: Path) -> None:
-    tarball = tmp_path / "p.tgz"
-    tarball.write_bytes(pack({"bin/x": (b"run", 0o755), "lib/y.js": b"text"}))
-    assert list(unpack(tarball)) == [
-        PackagedFile(b"bin/x", b"run", True, 499162500 * 10**9),
-        PackagedFile(b"lib/y.js", b"text", False, 499162500 * 10**9),
-    ]
-
-
-def archive(*members: tarfile.TarInfo) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as file:
-        for member in members:
-            file.addfile(member, io.BytesIO(bytes(member.size)))
-    return buffer.getvalue()
-
-
-def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info
-
-
-NO_PACKAGES = {
-    "leaves the package": archive(member("package/../../etc/passwd")),
-    "absolute": archive(member("/etc/passwd")),
-    "empty name": archive(member("package//x")),
-    "no directory": archive(member("lonely")),
-    "symbolic link": archive(member("package/x", tarfile.SYMTYPE, "/etc/passwd")),
-    "hard link": archive(member("package/x", tarfile.LNKTYPE, "package/y")),
-    "device": archive(member("package/x", tarfile.CHRTYPE)),
-    "cut": pack({"x": random.Random(1).randbytes(5000)})[:2000],
-    "text": b"not a tarball",
-    "empty": b"",
-}
-
-
-@pytest.mark.parametrize("content", NO_PACKAGES.values(), ids=NO_PACKAGES.keys())
-def test_what_is_no_package_is_refused(tmp_path: Path, content: bytes) -> None:
-    tarball = tmp_path / "p.tgz"
-    tarball.write_bytes(content)
-    with pytest.raises(LayerError):
-        list(unpack(tarball))
-
-
-def test_a_package_may_not_be_larger_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bouvet.layers.npm.LARGEST_PACKAGE", 10)
-    tarball = tmp_path / "p.tgz"
-    tarball.write_bytes(pack({"a": b"123456", "b": b"123456"}))
-    with pytest.raises(LayerError, match="more than"):
-        list(unpack(tarball))

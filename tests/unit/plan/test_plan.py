@@ -7,7 +7,7 @@ import pytest
 from bouvet.plan import Step, plan_layers
 from bouvet.spec import load
 
-CODE = {"debian": "1", "node": "1", "rust": "1", "system": "1", "agent": "1"}
+CODE = dict.fromkeys(("debian", "node", "nodejs_org", "rust", "rustup", "system", "agent"), "1")
 
 
 def plan(preset: str = "devbox", *overrides: str, agent: str = "a", **code: str) -> dict[str, Step]:
