@@ -22,7 +22,7 @@ from bouvet.sandbox import (
     ConnectionLost,
     NotListening,
     Sandbox,
-    dial,
+    connect_client,
 )
 from bouvet.vm.accelerator import choose_accelerator
 from bouvet.vm.kernel import Kernel, KernelCache, parse_kernel
@@ -140,13 +140,8 @@ def await_agent(machine: QemuMachine, seconds: float) -> tuple[AgentClient, Boot
     deadline = machine.started + seconds
     while True:
         try:
-            connection = dial(
-                machine.socket_path,
-                deadline=deadline,
-                ended=lambda pause: machine.wait(pause) is not None,
-            )
+            client = connect_client(machine, deadline=deadline)
             accepted = time.monotonic()
-            client = AgentClient(connection)
             try:
                 client.ping(timeout=max(0.1, deadline - time.monotonic()))
             except BaseException:

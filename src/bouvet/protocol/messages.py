@@ -1,8 +1,8 @@
-"""Requests and responses: JSON-RPC 2.0, one object a line.
+"""Requests, responses and notifications: JSON-RPC 2.0, one object a line.
 
 The agent answers requests in the order in which they are done, not in which they were sent: the `id`
 says which one a response belongs to. What comes from the guest is believed in nothing: every function
-here that reads a response raises `AgentError` for all that is not as it must be.
+here that reads a message raises `AgentError` for all that is not as it must be.
 """
 
 from __future__ import annotations
@@ -41,13 +41,15 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
 class ErrorCode(enum.IntEnum):
-    """The codes of JSON-RPC 2.0, section 5.1; the agent uses no others."""
+    """The codes of JSON-RPC 2.0, section 5.1, and one of the agent's own; it uses no others."""
 
     PARSE = -32700
     INVALID_REQUEST = -32600
     METHOD_NOT_FOUND = -32601
     INVALID_PARAMS = -32602
     INTERNAL = -32603
+    CANCELLED = -32800
+    """The request was cancelled."""
 
 
 class RequestRefused(AgentError):
@@ -79,13 +81,38 @@ class Response:
     error: RequestRefused | None
 
 
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """What the agent tells without having been asked.
+
+    Attributes:
+        method: What it is about.
+        params: The rest, unchecked.
+    """
+
+    method: str
+    params: dict[str, Any]
+
+
 def encode_request(request: int, method: str, params: Mapping[str, Any]) -> bytes:
     """Return a request's line, with its newline.
 
     Raises:
         AgentError: The line would be over `LINE_LIMIT`, or a string in it is not valid Unicode.
     """
-    message = {"jsonrpc": "2.0", "id": request, "method": method, "params": params}
+    return _encode({"jsonrpc": "2.0", "id": request, "method": method, "params": params}, method)
+
+
+def encode_notification(method: str, params: Mapping[str, Any]) -> bytes:
+    """Return the line of a request that is not answered, with its newline.
+
+    Raises:
+        AgentError: As for `encode_request`.
+    """
+    return _encode({"jsonrpc": "2.0", "method": method, "params": params}, method)
+
+
+def _encode(message: dict[str, Any], method: str) -> bytes:
     try:
         line = json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except UnicodeEncodeError as error:
@@ -96,10 +123,22 @@ def encode_request(request: int, method: str, params: Mapping[str, Any]) -> byte
 
 
 def decode_response(line: bytes) -> Response:
-    """Read one line from the agent.
+    """Read one line from the agent, where nothing but a response is awaited.
 
     Raises:
         AgentError: It is not a response.
+    """
+    message = decode_message(line)
+    if isinstance(message, Notification):
+        raise AgentError(f"the agent sent the notification {message.method[:80]!r} instead of a response")
+    return message
+
+
+def decode_message(line: bytes) -> Response | Notification:
+    """Read one line from the agent.
+
+    Raises:
+        AgentError: It is neither a response nor a notification.
     """
     if _count_elements(line) > ELEMENT_LIMIT:
         raise AgentError(f"the agent sent a response of more than {ELEMENT_LIMIT} elements")
@@ -109,14 +148,25 @@ def decode_response(line: bytes) -> Response:
         raise AgentError(f"the agent sent a line that is not JSON: {line[:80]!r}") from error
     if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
         raise AgentError(f"the agent sent a line that is not a JSON-RPC response: {line[:80]!r}")
+    if "method" in message:
+        return _decode_notification(message)
     request = message.get("id")
     if isinstance(request, bool) or not isinstance(request, int | str | None):
         raise AgentError("the agent sent a response whose id is neither a number nor a string")
     if "error" in message:
-        return Response(request, None, _decode_error(message["error"]))
+        return Response(request, None, decode_error(message["error"]))
     if "result" not in message:
         raise AgentError("the agent sent a response with neither a result nor an error")
     return Response(request, message["result"], None)
+
+
+def _decode_notification(message: dict[str, Any]) -> Notification:
+    match message:
+        case {"id": _}:
+            raise AgentError("the agent sent a request")
+        case {"method": str(method), "params": dict(params)}:
+            return Notification(method, params)
+    raise AgentError("the agent sent a notification without a method or params")
 
 
 def _count_elements(line: bytes) -> int:
@@ -138,7 +188,12 @@ def _separators(line: bytes, start: int, end: int) -> int:
     return sum(line.count(character, start, end) for character in (b",", b"[", b"{"))
 
 
-def _decode_error(error: object) -> RequestRefused:
+def decode_error(error: object) -> RequestRefused:
+    """Read an error of the agent's.
+
+    Raises:
+        AgentError: It is something else.
+    """
     match error:
         case {"code": int(code), "message": str(message), "data": {"errno": str(errno)}}:
             return RequestRefused(message, code=code, errno=errno)

@@ -1,7 +1,12 @@
 """Talk: connections to a guest's agent and what is built on them."""
 
-from bouvet.sandbox.client import AgentClient, CallFailed, CallTimeout, ConnectionLost
-from bouvet.sandbox.sandbox import Sandbox
+from bouvet.sandbox.client import AgentClient
+from bouvet.sandbox.connection import CallFailed, CallTimeout, ConnectionLost, PendingCall
+from bouvet.sandbox.files import Files, Watch
+from bouvet.sandbox.processes import Processes, ProcessOptions, RemoteProcess, TerminalSize
+from bouvet.sandbox.sandbox import Sandbox, connect_client
+from bouvet.sandbox.streams import Download, Upload
+from bouvet.sandbox.system import System
 from bouvet.sandbox.transport import PAUSE_SECONDS, NotListening, connect, connect_unix, dial
 
 __all__ = [
@@ -10,9 +15,20 @@ __all__ = [
     "CallFailed",
     "CallTimeout",
     "ConnectionLost",
+    "Download",
+    "Files",
     "NotListening",
+    "PendingCall",
+    "ProcessOptions",
+    "Processes",
+    "RemoteProcess",
     "Sandbox",
+    "System",
+    "TerminalSize",
+    "Upload",
+    "Watch",
     "connect",
+    "connect_client",
     "connect_unix",
     "dial",
 ]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from bouvet.protocol import DirectoryEntry, ExecResult
-from bouvet.sandbox.client import CALL_SECONDS, AgentClient, ConnectionLost
-from bouvet.sandbox.transport import connect
+from bouvet.protocol import CommandOptions, DirectoryEntry, ExecResult
+from bouvet.sandbox.client import AgentClient
+from bouvet.sandbox.connection import CALL_SECONDS, ConnectionLost
+from bouvet.sandbox.files import Files
+from bouvet.sandbox.processes import ProcessOptions, RemoteProcess
+from bouvet.sandbox.system import System
+from bouvet.sandbox.transport import dial
 from bouvet.vm.machine import BootTimings, Machine
+
+CONNECT_SECONDS = 10.0
+"""How long a further connection may take: an agent that is being restarted is not there for a moment."""
 
 END_SECONDS = 1.5
 """How long a machine's end is waited for when the connection to its agent was lost."""
@@ -41,27 +50,68 @@ class Sandbox:
         answered = self._answered
         return replace(self.machine.timings, agent=answered.agent, answer=answered.answer)
 
-    def run(self, command: str, *, timeout: float | None = None) -> ExecResult:
+    @property
+    def files(self) -> Files:
+        """Files, streams of them, and changes to them."""
+        return self.client.files
+
+    @property
+    def system(self) -> System:
+        """The guest itself."""
+        return self.client.system
+
+    def run(
+        self, command: str, options: CommandOptions | None = None, *, timeout: float | None = None
+    ) -> ExecResult:
         """Run a command by `sh -c`, as root in `/root`; see `AgentClient.exec`.
 
         Raises:
-            CallTimeout: It took longer than `timeout` seconds, and may run on.
+            CallTimeout: It took longer than `timeout` seconds, and was cancelled.
             MachineError: The machine has ended.
             AgentError: There is no result.
         """
         with self._explaining():
-            return self.client.exec(command, timeout=timeout)
+            return self.client.exec(command, options, timeout=timeout)
 
-    def run_code(self, language: str, code: str, *, timeout: float | None = None) -> ExecResult:
+    def run_code(
+        self,
+        language: str,
+        code: str,
+        options: CommandOptions | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> ExecResult:
         """Run code in a language; see `AgentClient.exec_code`.
 
         Raises:
-            CallTimeout: It took longer than `timeout` seconds, and may run on.
+            CallTimeout: It took longer than `timeout` seconds, and was cancelled.
             MachineError: The machine has ended.
             AgentError: There is no result.
         """
         with self._explaining():
-            return self.client.exec_code(language, code, timeout=timeout)
+            return self.client.exec_code(language, code, options, timeout=timeout)
+
+    @contextmanager
+    def start(
+        self, command: str | Sequence[str], options: ProcessOptions | None = None
+    ) -> Iterator[RemoteProcess]:
+        """Start a process, on a connection of its own, and yield it; it is killed at the end of the block.
+
+        Args:
+            command: A line for `sh -c`, or a program with its arguments.
+            options: More that it is given.
+
+        Raises:
+            RequestRefused: It cannot be started; `errno` says why.
+            MachineError: The machine has ended, here or in the block.
+            AgentError: The agent does not accept the connection.
+        """
+        with (
+            self._explaining(),
+            self.another_client() as client,
+            client.processes.start(command, options) as process,
+        ):
+            yield process
 
     def read_file(self, path: str, *, timeout: float = CALL_SECONDS) -> str:
         """Return a file's content: UTF-8 text of at most 10 MiB; see `AgentClient.read_file`."""
@@ -106,7 +156,7 @@ class Sandbox:
         Raises:
             AgentError: The agent does not accept it.
         """
-        with AgentClient(connect(self.machine.socket_path)) as client:
+        with connect_client(self.machine, deadline=time.monotonic() + CONNECT_SECONDS) as client:
             yield client
 
     @contextmanager
@@ -119,3 +169,25 @@ class Sandbox:
             if end is None:
                 raise
             raise end.error() from error
+
+
+def connect_client(machine: Machine, *, deadline: float) -> AgentClient:
+    """Return a client of a machine's agent as soon as that listens.
+
+    Args:
+        machine: A machine that was started.
+        deadline: When to give up, in seconds of `time.monotonic`.
+
+    Raises:
+        NotListening: The agent did not listen until then, or the machine has ended.
+    """
+
+    def connect(deadline: float) -> socket.socket:
+        return dial(
+            machine.socket_path,
+            deadline=deadline,
+            ended=lambda seconds: machine.wait(seconds) is not None,
+        )
+
+    connection = connect(deadline)
+    return AgentClient(connection, connect=lambda: connect(time.monotonic() + CONNECT_SECONDS))

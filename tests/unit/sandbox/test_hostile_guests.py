@@ -20,8 +20,12 @@ SECONDS = 60.0
 
 
 def requests(guest: socket.socket) -> list[int]:
-    """Wait for requests, and return their ids."""
-    return [json.loads(line)["id"] for line in guest.recv(1 << 16).splitlines()]
+    """Wait for requests, and return their ids; those to cancel others have none."""
+    numbers: list[int] = []
+    while not numbers and (lines := guest.recv(1 << 16)):
+        messages = [json.loads(line) for line in lines.splitlines()]
+        numbers = [message["id"] for message in messages if "id" in message]
+    return numbers
 
 
 def respond(number: object, **members: object) -> bytes:
