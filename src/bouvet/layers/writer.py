@@ -30,6 +30,7 @@ _TYPES = {
     tarfile.FIFOTYPE: stat.S_IFIFO,
 }
 _XATTR = "SCHILY.xattr."
+_MAXIMUM_ID = (1 << 32) - 1
 
 
 class LayerWriter:
@@ -88,6 +89,15 @@ class LayerWriter:
         except (tarfile.TarError, EOFError) as error:
             raise FormatError(f"the tar stream is damaged: {error}") from error
 
+    def add_content(self, inode: Inode, stream: IO[bytes], size: int) -> None:
+        """Give a regular file that is to be put into the tree its content of so many bytes.
+
+        Raises:
+            EOFError: The stream ends before.
+        """
+        inode.size = size
+        inode.segments = self._blob.add_stream(stream, size)
+
     def commit(self) -> bytes:
         """Finish the blob and return the index."""
         self._blob.finish()
@@ -104,28 +114,13 @@ class LayerWriter:
         if member.islnk():
             self._add_link(path, clean_path(_bytes(member.linkname)), keep)
             return
-        if member.type not in _TYPES:
-            raise FormatError(f"the tar entry {member.name!r} has the unknown type {member.type!r}")
-        inode = Inode(
-            _TYPES[member.type] | stat.S_IMODE(member.mode),
-            member.uid,
-            member.gid,
-            _nanoseconds(member),
-            target=_bytes(member.linkname) if member.issym() else b"",
-            device=(member.devmajor, member.devminor) if member.ischr() or member.isblk() else (0, 0),
-            xattrs={
-                _bytes(name.removeprefix(_XATTR)): _bytes(value)
-                for name, value in member.pax_headers.items()
-                if name.startswith(_XATTR)
-            },
-        )
+        inode = tar_inode(member)
         if keep is not None and not keep(path, inode):
             return
         if inode.is_regular:
-            inode.size = member.size
             content = tar.extractfile(member)
             assert content is not None
-            inode.segments = self._blob.add_stream(content, member.size)
+            self.add_content(inode, content, member.size)
         self.tree[path] = inode
 
     def _add_link(self, path: bytes, target: bytes, keep: Keep | None) -> None:
@@ -134,6 +129,33 @@ class LayerWriter:
             raise FormatError(f"the tar entry {path!r} is a link to {target!r}, which is not in the layer")
         if keep is None or keep(path, inode):
             self.tree[path] = inode
+
+
+def tar_inode(member: tarfile.TarInfo) -> Inode:
+    """Return the inode of a tar's entry that is no hard link, without its content.
+
+    Raises:
+        FormatError: It is of an unknown type, or a number of it is impossible.
+    """
+    if member.type not in _TYPES:
+        raise FormatError(f"the tar entry {member.name!r} has the unknown type {member.type!r}")
+    if not (0 <= member.uid <= _MAXIMUM_ID and 0 <= member.gid <= _MAXIMUM_ID):
+        raise FormatError(f"the tar entry {member.name!r} has an impossible owner")
+    if member.size < 0:
+        raise FormatError(f"the tar entry {member.name!r} has a size below zero")
+    return Inode(
+        _TYPES[member.type] | stat.S_IMODE(member.mode),
+        member.uid,
+        member.gid,
+        _nanoseconds(member),
+        target=_bytes(member.linkname) if member.issym() else b"",
+        device=(member.devmajor, member.devminor) if member.ischr() or member.isblk() else (0, 0),
+        xattrs={
+            _bytes(name.removeprefix(_XATTR)): _bytes(value)
+            for name, value in member.pax_headers.items()
+            if name.startswith(_XATTR)
+        },
+    )
 
 
 def check_path(path: bytes) -> None:
