@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ import click
 
 from bouvet.pipeline import Order
 from bouvet.plan import ARCHITECTURES, host_architecture
-from bouvet.spec import load, parse_size, presets
+from bouvet.spec import Spec, load, parse_size, presets
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -94,8 +95,15 @@ def make_order(
     if size is not None:
         overrides = (*overrides, f"size={size}")
     architecture = next((known for known in ARCHITECTURES if known == arch), None) or host_architecture()
-    loaded = load(spec, overrides)
+    loaded = load(spec, (*overrides, *_of_the_environment(load(spec, overrides))))
     return Order(loaded, architecture, name or f"bouvet-{stem(spec)}")
+
+
+def _of_the_environment(loaded: Spec) -> list[str]:
+    """Return the values that the user's environment gives where the spec says nothing: rustup's variable."""
+    server = os.environ.get("RUSTUP_DIST_SERVER")
+    asked_for = loaded.rust is not None and loaded.rust.source == "rustup" and loaded.rust.server is None
+    return [f"rust.server={server}"] if server and asked_for else []
 
 
 def stem(spec: str) -> str:

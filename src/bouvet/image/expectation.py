@@ -8,6 +8,9 @@ from typing import Any, Self
 
 from bouvet.errors import FormatError
 
+RUST_PACKAGES = ("cargo-web", "rust-web-clippy", "rustc-web", "rustfmt-web")
+"""Debian's Rust, which an image has whose spec does not say another source."""
+
 ARCHITECTURES = ("x86_64", "aarch64")
 """The architectures an image can be for."""
 
@@ -30,7 +33,7 @@ class Expectation:
         network: Whether eth0 takes its address by DHCP.
         path: The directories of PATH.
         environment: Further variables, as (name, value), sorted.
-        packages: The Debian packages that were asked for.
+        packages: The Debian packages that were asked for, those that toolchains consist of among them.
         mirror: The mirror that was asked for; None for Debian's own.
         node: Node.js's version or the beginning of one; None for no Node.js.
         npm: npm's version or the beginning of one.
@@ -92,10 +95,10 @@ class Expectation:
             network=_typed(system, "network", bool),
             path=path,
             environment=tuple(sorted((name, _typed(environment, name, str)) for name in environment)),
-            packages=frozenset(map(str, _typed(debian, "packages", list))),
+            packages=frozenset({*map(str, _typed(debian, "packages", list)), *_toolchain_packages(spec)}),
             mirror=None if debian.get("mirror") is None else _typed(debian, "mirror", str),
             node=None if node is None else _typed(node, "version", str),
-            npm="" if node is None else _typed(node, "npm", str),
+            npm="" if node is None or node.get("npm") is None else _typed(node, "npm", str),
             rust=spec.get("rust") is not None,
             agent=_typed(spec, "agent", bool),
         )
@@ -128,3 +131,10 @@ def _typed(table: Mapping[str, Any], key: str, kind: type[Any]) -> Any:
     if not isinstance(value, kind):
         raise FormatError(f"the spec's '{key}' is not as it must be")
     return value
+
+
+def _toolchain_packages(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    rust, node = spec.get("rust"), spec.get("node")
+    found = RUST_PACKAGES if isinstance(rust, Mapping) and rust.get("source", "debian") == "debian" else ()
+    nodesource = isinstance(node, Mapping) and node.get("source") == "nodesource"
+    return (*found, *(("nodejs",) if nodesource else ()))

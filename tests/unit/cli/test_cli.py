@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from bouvet.cli.main import COMMANDS
+from bouvet.cli.options import make_order
 from bouvet.errors import (
     AgentError,
     BouvetError,
@@ -105,3 +106,20 @@ def test_an_empty_cache_is_listed(empty_cache: Path) -> None:
     assert json.loads(bouvet("cache", "ls", "--json").stdout) == []
     assert json.loads(bouvet("cache", "prune", "--all", "--json").stdout) == []
     assert empty_cache.is_dir()
+
+
+def test_rustups_own_variable_names_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUSTUP_DIST_SERVER", "http://127.0.0.1:1")
+    source = "rust.source=rustup"
+
+    def server(preset: str, *overrides: str) -> object:
+        rust = make_order(preset, None, None, overrides).spec.rust
+        return rust and rust.server
+
+    assert server("devbox", source) == "http://127.0.0.1:1"
+    assert server("devbox", source, "rust.server=http://127.0.0.1:2") == "http://127.0.0.1:2"
+    assert server("devbox") is None
+    assert server("base") is None
+    monkeypatch.setenv("RUSTUP_DIST_SERVER", "not a URL")
+    with pytest.raises(SpecError):
+        server("devbox", source)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bouvet.formats.tree import directory, regular_file
+import pytest
+
+from bouvet.formats.tree import FileTree, directory, regular_file
 from bouvet.image.expectation import DEVBOX
 from bouvet.image.guest import one_line
 from bouvet.image.requirements.tools import PROGRAMS
 from bouvet.image.verify import check_image
 from bouvet.spec import load
 from tests.unit.image.devbox_tree import (
+    PACKAGES,
     as_file,
     devbox_tree,
     elf,
@@ -95,6 +98,51 @@ def test_a_small_image_is_not_asked_for_what_it_shall_not_have(tmp_path: Path) -
     # What its own manifest leaves out is missed by who expects it.
     full = check_image(image, expected=DEVBOX)
     assert {"npm", AGENT_ROW, RUST_ENVIRONMENT, MANIFEST_ROW} <= {row.requirement for row in full.failed}
+
+
+TOOLCHAIN = "usr/local/rustup/toolchains/stable-x86_64-unknown-linux-gnu/"
+RUSTUP_ROW = "a toolchain as rustup lays it out"
+
+
+def rustup_tree() -> FileTree:
+    """Return a tree whose Rust is a toolchain of rustup's, with its licence."""
+    tree = devbox_tree()
+    asked_for = {"packages": [name for name in PACKAGES if "-web" not in name]}
+    put(MANIFEST, as_file(manifest(rust={"source": "rustup"}, debian=asked_for)))(tree)
+    put("usr/local/rustup/settings.toml", 'default_toolchain = "stable-x86_64-unknown-linux-gnu"\n')(tree)
+    put(TOOLCHAIN + "lib/rustlib/components", "cargo\nrustc\n")(tree)
+    for name in ("cargo", "rustc"):
+        put(TOOLCHAIN + f"lib/rustlib/manifest-{name}", f"file:bin/{name}\n")(tree)
+    put(TOOLCHAIN + "bin/rustc", elf())(tree)
+    tree[TOOLCHAIN.encode() + b"bin/rustc"].mode |= 0o111
+    put(TOOLCHAIN + "share/doc/rust/licenses/MIT.txt", "licence")(tree)
+    return tree
+
+
+def test_a_toolchain_of_rustups_is_checked_as_such(tmp_path: Path) -> None:
+    report = check_image(write_image(tmp_path / "image", rustup_tree()))
+    assert report.failed == ()
+    [found] = [row.found for row in report.rows if row.requirement == RUSTUP_ROW]
+    assert found == "stable-x86_64-unknown-linux-gnu: cargo, rustc"
+    assert not [row for row in report.rows if row.requirement == "a stable Rust, all of one version"]
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("usr/local/rustup/settings.toml", 'profile = "minimal"\n'),
+        ("usr/local/rustup/settings.toml", 'default_toolchain = "../../x"\n'),
+        (TOOLCHAIN + "lib/rustlib/components", "cargo\nrustc\nclippy\n"),
+        (TOOLCHAIN + "lib/rustlib/components", ""),
+        (TOOLCHAIN + "bin/rustc", "no program"),
+    ],
+)
+def test_a_toolchain_that_rustup_would_not_take_fails_its_row(
+    tmp_path: Path, path: str, content: str
+) -> None:
+    tree = rustup_tree()
+    put(path, content)(tree)
+    assert failed(write_image(tmp_path / "image", tree)) == [RUSTUP_ROW]
 
 
 def test_what_the_caller_expects_is_checked_not_what_the_image_says(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bouvet.plan import Step, plan_layers
+from bouvet.plan.steps import DebianInputs, NodeArchiveInputs, RustupInputs
 from bouvet.spec import load
+from bouvet.spec.toolchains import RUST_PACKAGES
 
 CODE = dict.fromkeys(("debian", "node", "nodejs_org", "rust", "rustup", "system", "agent"), "1")
 
@@ -62,3 +64,30 @@ def test_another_agent_is_another_layer() -> None:
 def test_the_architecture_is_part_of_every_layer_with_programs() -> None:
     other = {s.name: s for s in plan_layers(load("devbox"), "aarch64", code=CODE, agent="a")}
     assert all(step.digest != other[name].digest for name, step in plan().items())
+
+
+def test_where_toolchains_come_from_is_in_the_plan() -> None:
+    assert {name: step.inputs.kind for name, step in plan().items() if name in {"node", "rust"}} == {
+        "node": "node", "rust": "rust",
+    }  # fmt: skip
+    other = plan("devbox", "rust.source=rustup", "rust.channel=beta", "node.source=nodejs.org")
+    assert other["rust"].inputs == RustupInputs("x86_64", "beta", ("clippy", "rustfmt"), None)
+    assert other["rust"].after == (), "it reads nothing of Debian's tree"
+    assert other["node"].inputs == NodeArchiveInputs("x86_64", "20", None)
+
+
+def test_debian_has_the_packages_of_its_own_toolchain_only() -> None:
+    assert set(RUST_PACKAGES) <= set(debian_packages())
+    assert not set(RUST_PACKAGES) & set(debian_packages("rust.source=rustup"))
+    assert set(debian_packages()) - set(RUST_PACKAGES) == set(debian_packages("rust.source=rustup"))
+
+
+def debian_packages(*overrides: str) -> tuple[str, ...]:
+    inputs = plan("devbox", *overrides)["debian"].inputs
+    assert isinstance(inputs, DebianInputs)
+    return inputs.packages
+
+
+def test_another_server_is_another_layer() -> None:
+    first, second = (plan("devbox", "rust.source=rustup", f"rust.server=http://{host}") for host in "ab")
+    assert first["rust"].digest != second["rust"].digest

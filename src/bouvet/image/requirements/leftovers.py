@@ -62,8 +62,13 @@ def _no_npm_cache(guest: Guest) -> Finding:
 def _no_toolchain_documentation(guest: Guest) -> Finding:
     npm = "/usr/lib/node_modules/npm"
     places = [path for path in (f"{npm}/docs", f"{npm}/man") if guest.entry(path) is not None]
-    rustup = [path for path, _ in guest.files_below("/usr/local/rustup") if "/share/doc/" in path]
+    rustup = [path for path, _ in guest.files_below("/usr/local/rustup") if _is_documentation(path)]
     return none_of([*places, *rustup])
+
+
+def _is_documentation(path: str) -> bool:
+    """Return whether a file of a toolchain is documentation; licences are legal notices and stay."""
+    return re.search(r"/share/(doc|man)/(?!.*(/licenses/|LICENSE|COPYRIGHT))", path) is not None
 
 
 def _no_proxy(guest: Guest) -> Finding:

@@ -6,14 +6,13 @@ import functools
 import json
 import re
 
-from bouvet.image.expectation import Expectation
+from bouvet.image.expectation import RUST_PACKAGES, Expectation
 from bouvet.image.guest import Finding, Guest, Requirement, none_of, shell_words
 
 AREA = "Runtimes"
 
 RUST_BIN = "/usr/local/cargo/bin"
 RUST_TOOLS = ("rustc", "cargo", "clippy-driver", "cargo-clippy", "rustfmt")
-_RUST_PACKAGES = ("cargo-web", "rust-web-clippy", "rustc-web", "rustfmt-web")
 _RUST_VARIABLES = {"RUSTUP_HOME": "/usr/local/rustup", "CARGO_HOME": "/usr/local/cargo"}
 _PYTHON_LIBRARY = "/usr/lib/python3.11"
 
@@ -37,7 +36,9 @@ def requirements(expected: Expectation) -> list[Requirement]:
     rows.append(Requirement(AREA, "Bash 5.2 at /bin/bash", _bash))
     if expected.rust:
         rows += [
-            Requirement(AREA, "a stable Rust, all of one version", _rust_version),
+            Requirement(AREA, "a stable Rust, all of one version", _rust_version)
+            if RUST_PACKAGES[0] in expected.packages
+            else Requirement(AREA, "a toolchain as rustup lays it out", _rust_toolchain),
             *(
                 Requirement(AREA, f"{RUST_BIN}/{name}", functools.partial(_rust_tool, name=name))
                 for name in RUST_TOOLS
@@ -116,9 +117,25 @@ def _bash(guest: Guest) -> Finding:
 
 
 def _rust_version(guest: Guest) -> Finding:
-    versions = {guest.version(package).partition("+")[0] for package in _RUST_PACKAGES}
+    versions = {guest.version(package).partition("+")[0] for package in RUST_PACKAGES}
     passed = len(versions) == 1 and all(re.fullmatch(r"1\.\d+\.\d+", version) for version in versions)
     return Finding(passed, ", ".join(sorted(versions)))
+
+
+def _rust_toolchain(guest: Guest) -> Finding:
+    home = _RUST_VARIABLES["RUSTUP_HOME"]
+    found = re.search(
+        r'^default_toolchain = "([A-Za-z0-9_.-]+)"$', guest.text(f"{home}/settings.toml"), re.MULTILINE
+    )
+    if found is None:
+        return Finding(False, f"{home}/settings.toml names no default toolchain")
+    records = f"{home}/toolchains/{found[1]}/lib/rustlib"
+    components = guest.text(f"{records}/components").split()
+    unrecorded = [name for name in components if not guest.exists(f"{records}/manifest-{name}")]
+    guest.executable(f"{home}/toolchains/{found[1]}/bin/rustc")
+    if not components or unrecorded:
+        return Finding(False, f"not recorded: {', '.join(unrecorded) or 'any component'}")
+    return Finding(True, f"{found[1]}: {', '.join(components)}")
 
 
 def _rust_tool(guest: Guest, *, name: str) -> Finding:
