@@ -215,6 +215,54 @@ def stopping() -> Iterator[None]:
         _refusing = False
 
 
+def supervise(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    user: int,
+    group: int,
+    groups: Sequence[int] = (),
+    interactive: bool = False,
+) -> int:
+    """Run a program as another user, and reap every other process, until the program ends.
+
+    This is for the first process of a process namespace: what is left over belongs to it, and ends with it.
+    The program gets this process's output streams.
+
+    Args:
+        argv: Program and arguments; the program is looked for on the PATH of `env`.
+        env: Its whole environment.
+        cwd: Its working directory.
+        user: Its user id.
+        group: Its group id.
+        groups: Its further groups.
+        interactive: Whether it shares standard input and the terminal; else its input is closed.
+
+    Returns:
+        Its exit status, or the negative number of the signal that ended it.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    child = subprocess.Popen(
+        argv,
+        env=dict(env),
+        cwd=cwd,
+        stdin=None if interactive else subprocess.DEVNULL,
+        start_new_session=not interactive,
+        user=user,
+        group=group,
+        extra_groups=groups,
+        umask=0o022,
+    )
+    while True:
+        ended, status = os.wait()
+        if ended == child.pid:
+            child.returncode = os.waitstatus_to_exitcode(status)
+            return child.returncode
+
+
 def pasteable(argv: Sequence[str]) -> str:
     """Return a command line that can be pasted into a shell."""
     return shlex.join(argv)

@@ -241,7 +241,7 @@ def test_an_ordinary_user_without_subordinate_ids_is_told(archive: Archive, tmp_
     os.chown(users_cache, NOBODY, NOBODY)
     done = as_nobody(tmp_path, build_command(users_cache, inputs_of(archive)), subordinate="")
     assert done.returncode != 0
-    assert "LayerError: this host does not let an ordinary user build Debian trees" in done.stderr
+    assert "LayerError: this host does not let an ordinary user make trees with other owners" in done.stderr
 
 
 def as_nobody(directory: Path, command: list[str], *, subordinate: str) -> subprocess.CompletedProcess[str]:

@@ -1,10 +1,8 @@
 """The Debian layer: packages installed by mmdebstrap into a tree that is streamed into the layer.
 
-mmdebstrap runs in its `root` mode inside namespaces of its own: mount and process namespaces as root,
-and a user namespace around them as an ordinary user (whose subordinate ids become the tree's other
-owners). So there is one way for both, both give the same bytes, and when bouvet is killed the kernel
-removes every process and every mount. mmdebstrap's own `unshare` mode is not used: its root is a
-subordinate id too, which cannot enter a home directory, and its processes outlive a killed bouvet.
+mmdebstrap runs in its `root` mode inside `namespaces` of its own, so that root and an ordinary user get
+the same bytes. Its own `unshare` mode is not used: its root is a subordinate id too, which cannot enter a
+home directory, and its processes outlive a killed bouvet.
 
 The environment holds no SOURCE_DATE_EPOCH: Python's compiled files would change their kind, and those
 of mmdebstrap's clamped sources would look stale. `debian_tree` settles times instead.
@@ -13,7 +11,6 @@ of mmdebstrap's clamped sources would look stale. `debian_tree` settles times in
 from __future__ import annotations
 
 import shlex
-import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +18,7 @@ from typing import IO, TYPE_CHECKING
 
 from bouvet import process
 from bouvet.errors import FormatError, LayerError
-from bouvet.layers import debian_archives, mmdebstrap
+from bouvet.layers import apt_archive, debian_archives, mmdebstrap, namespaces
 from bouvet.layers.debian_tree import Settling
 
 if TYPE_CHECKING:
@@ -47,13 +44,15 @@ def make(inputs: DebianInputs, workshop: Workshop, layer: LayerWriter) -> None:
 
     Raises:
         LayerError: The host cannot run it, a package is unknown, or the mirror cannot be read.
+        DownloadError: The key of an archive cannot be downloaded.
         ToolMissing: mmdebstrap or a tool it needs is not installed.
     """
-    namespaces = mmdebstrap.enter_namespaces()
+    entered = namespaces.enter_namespaces()
     directories = Directories(workshop.scratch)
+    added = [line for archive in inputs.archives for line in apt_archive.hooks(archive, workshop)]
     kept = debian_archives.stage(workshop.downloads, directories.staged)
     workshop.progress(f"{kept} packages are already here" if kept else "downloading everything", 0.0)
-    argv = [*namespaces, *command(inputs, directories.write_settings(inputs), directories)]
+    argv = [*entered, *command(inputs, directories.write_settings(inputs), directories, added)]
     settling = Settling(int(time.time()) * 1_000_000_000)
     try:
         with process.start(argv, env=build_environment(directories.tree), cwd=workshop.scratch) as child:
@@ -70,7 +69,7 @@ def make(inputs: DebianInputs, workshop: Workshop, layer: LayerWriter) -> None:
         settling.settle()
         debian_archives.collect(directories.fetched, workshop.downloads)
     finally:
-        _remove(directories.tree, namespaces)
+        namespaces.remove_tree(directories.tree)
 
 
 class Directories:
@@ -133,14 +132,24 @@ def sources(inputs: DebianInputs) -> list[str]:
     ]
 
 
-def command(inputs: DebianInputs, settings: tuple[Path, Path], directories: Directories) -> list[str]:
-    """Return mmdebstrap's command line; the tree's tar comes on standard output."""
+def command(
+    inputs: DebianInputs, settings: tuple[Path, Path], directories: Directories, added: Iterable[str] = ()
+) -> list[str]:
+    """Return mmdebstrap's command line; the tree's tar comes on standard output.
+
+    Args:
+        inputs: What the tree holds.
+        settings: The files for apt and for dpkg.
+        directories: Where the build takes place.
+        added: Further setup hooks.
+    """
     apt, dpkg = settings
     staged, fetched = shlex.quote(str(directories.staged)), shlex.quote(str(directories.fetched))
     link = "find {} -name '*.deb' -exec cp --link --target-directory {} {{}} +"
     archives = '"$1"/var/cache/apt/archives'
     setup = (
         *_merge_usr(inputs.architecture),
+        *added,
         f"mkdir -p {archives} && {link.format(staged, archives)}",
     )
     customize = (
@@ -210,11 +219,3 @@ def _index(stream: IO[bytes], layer: LayerWriter, settling: Settling) -> FormatE
         while stream.read(1 << 16):
             pass
     return None
-
-
-def _remove(tree: Path, namespaces: list[str]) -> None:
-    """Remove what a killed mmdebstrap left behind; an ordinary user needs the namespace for it."""
-    if any(tree.iterdir()):
-        process.run([*namespaces, "rm", "-rf", "--one-file-system", str(tree)])
-    else:
-        shutil.rmtree(tree)

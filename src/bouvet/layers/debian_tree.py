@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from bouvet.formats.tree import Inode
 
-# Copies of the host's files, identities that must be made at the first boot, and logs of the build.
+_COPIES = frozenset({b"etc/hostname", b"etc/resolv.conf"})
+"""Copies of the build host's own files."""
+
+# Identities that must be made at the first boot, and logs of the build.
 _DROPPED = frozenset(
     {
-        b"etc/hostname",
         b"etc/machine-id",
-        b"etc/resolv.conf",
         b"var/lib/dbus/machine-id",
         b"var/lib/systemd/random-seed",
         b"var/lib/systemd/credential.secret",
@@ -61,9 +62,19 @@ def stays(path: bytes, inode: Inode) -> bool:
         path: The entry's normalised path.
         inode: Its inode.
     """
+    return path not in _COPIES and not is_noise(path, inode)
+
+
+def is_noise(path: bytes, inode: Inode) -> bool:
+    """Say whether an entry differs between builds without meaning anything, or belongs to no image.
+
+    Args:
+        path: The entry's normalised path.
+        inode: Its inode.
+    """
     if path in _DROPPED or path.startswith(_EMPTIED):
-        return False
-    return not (path.startswith(_LOGS) and inode.is_regular and path not in _LOGIN_RECORDS)
+        return True
+    return path.startswith(_LOGS) and inode.is_regular and path not in _LOGIN_RECORDS
 
 
 class Settling:

@@ -36,6 +36,11 @@ def merge(layers: Sequence[FileTree]) -> FileTree:
     return merged
 
 
+def whiteout() -> Inode:
+    """Return an entry that stands for the removal of its name."""
+    return Inode(stat.S_IFCHR)
+
+
 def is_whiteout(inode: Inode) -> bool:
     """Return whether an entry stands for the removal of its name."""
     return stat.S_ISCHR(inode.mode) and inode.device == (0, 0)
@@ -44,7 +49,7 @@ def is_whiteout(inode: Inode) -> bool:
 def _lay_over(merged: FileTree, layer: FileTree) -> None:
     """Lay one layer over the tree, in place."""
     # What goes is found first: a removal concerns the layers below only, whatever the entries' order.
-    filled = _filled_directories(merged)
+    filled = filled_directories(merged)
     emptied = tuple(
         path + b"/"
         for path, inode in layer.items()
@@ -64,7 +69,7 @@ def _lay_over(merged: FileTree, layer: FileTree) -> None:
             merged[path] = inode
 
 
-def _filled_directories(tree: FileTree) -> set[bytes]:
+def filled_directories(tree: FileTree) -> set[bytes]:
     """Return the paths that something lies below, whether they are entries themselves or not."""
     filled: set[bytes] = set()
     for path in tree:

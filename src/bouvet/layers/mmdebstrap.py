@@ -1,9 +1,8 @@
-"""Running mmdebstrap: namespaces around it, progress from what it prints, and what its failures mean."""
+"""Running mmdebstrap: progress from what it prints, and what its failures mean."""
 
 from __future__ import annotations
 
 import collections
-import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -11,43 +10,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from bouvet import process
-from bouvet.errors import CommandFailed, LayerError
-
-
-def enter_namespaces(*, user: int | None = None) -> list[str]:
-    """Return the start of a command line that runs the rest as root in namespaces of its own.
-
-    Args:
-        user: The user id to do it for; by default the current one.
-
-    Raises:
-        LayerError: The host does not let an ordinary user have a user namespace with subordinate ids.
-        ToolMissing: `newuidmap` is not installed.
-    """
-    argv = [process.find_tool("unshare", package="util-linux"), "--mount", "--pid", "--fork", "--kill-child"]
-    if (os.geteuid() if user is None else user) == 0:
-        return argv
-    process.find_tool("newuidmap", package="uidmap")
-    argv += ["--user", "--map-root-user", "--map-auto"]
-    try:
-        process.run([*argv, "true"], timeout=30)
-    except CommandFailed as error:
-        raise LayerError(
-            "this host does not let an ordinary user build Debian trees",
-            hint=namespace_hint("\n".join(error.details[1:])),
-            details=error.details,
-        ) from error
-    return argv
-
-
-def namespace_hint(text: str) -> str:
-    """Return what to do about a failure to make a user namespace, of which `unshare` printed `text`."""
-    if re.search(r"/etc/sub[ug]id|new[ug]idmap", text):
-        return 'usermod --add-subuids 100000-165535 --add-subgids 100000-165535 "$USER" (as root, once)'
-    return (
-        "allow user namespaces (as root: sysctl kernel.unprivileged_userns_clone=1, or "
-        "kernel.apparmor_restrict_unprivileged_userns=0), or run as root"
-    )
+from bouvet.errors import LayerError
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,10 @@
         seal.json              name, sizes, and the index's SHA-256: written last
       locks/<digest>           held shared by who reads the layer, exclusively by who prunes it
       locks/<digest>.making    held by who makes the layer; never waited for with anything to wait for
+      unpacked/<digest>/       the layer laid out as a directory (`unpacked`), removed with it
       downloads/<kind>/        what a kind of maker keeps between builds
+      caches/<name>/           what commands that run over layers keep between builds
+      failed/<step>/           what a failed command of a step left, for its user to look at
       work/<name>/             a running process's scratch space; its lock is `work/<name>.lock`
 
 A layer is made in `work` and moved to its place in one rename, so a layer that exists is complete. Bytes
@@ -30,12 +33,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from bouvet.errors import CacheError, LayerCorrupt
 from bouvet.formats.tree import FileTree
 from bouvet.layers import index
 from bouvet.layers.blob import BlobSource
+from bouvet.layers.namespaces import remove_tree
 from bouvet.layers.writer import BLOB, INDEX, LayerWriter
 
 SEAL = "seal.json"
@@ -95,7 +99,7 @@ class Store:
         self._held = contextlib.ExitStack()
         self.cancelled = threading.Event()
         try:
-            for name in ("layers", "locks", "downloads", "work"):
+            for name in ("layers", "locks", "unpacked", "downloads", "caches", "failed", "work"):
                 (root / name).mkdir(parents=True, exist_ok=True)
             # One at a time, or a sweep could take a directory whose lock is not yet held.
             with _locked(root / "work.lock", fcntl.LOCK_EX):
@@ -118,6 +122,19 @@ class Store:
         directory.mkdir(exist_ok=True)
         return directory
 
+    def cache(self, name: str) -> Path:
+        """Return a directory in which commands that run over layers keep things, by its name."""
+        directory = self.root / "caches" / name
+        directory.mkdir(exist_ok=True)
+        return directory
+
+    def keep(self, directory: Path, step: str) -> Path:
+        """Move what a step's failed command left to where it stays, in place of an earlier one's."""
+        place = self.root / "failed" / step
+        self._bury(place)
+        directory.rename(place)
+        return place
+
     def scratch(self) -> Path:
         """Return a new empty directory that is removed with the store."""
         return Path(tempfile.mkdtemp(dir=self._work))
@@ -137,7 +154,7 @@ class Store:
         self._held.enter_context(_locked(self.root / "locks" / digest, fcntl.LOCK_SH))
         if not self.has(digest):  # removed while we waited
             return None
-        layer, source = _load(self.root / "layers" / digest, digest)
+        layer, source = load_layer(self.layer_directory(digest), digest)
         self._held.callback(source.close)
         with contextlib.suppress(OSError):
             os.utime(self.root / "layers" / digest / SEAL)
@@ -159,7 +176,7 @@ class Store:
         """
         try:
             # Not the readers' lock: two builds that read each other's layers would wait for ever.
-            with self._making(digest, waiting):
+            with self.exclusive(f"{digest}.making", waiting):
                 if not self.has(digest):
                     self._commit(name, digest, fill)
         except OSError as error:
@@ -202,6 +219,9 @@ class Store:
             ):
                 self._remove(entry.digest)
                 removed.append(entry)
+        for directory in (self.root / "failed").iterdir():
+            if directory.stat().st_mtime <= limit:
+                self._bury(directory)
         return removed
 
     def prune_downloads(self) -> int:
@@ -217,9 +237,17 @@ class Store:
         self.cancelled.set()
 
     @contextlib.contextmanager
-    def _making(self, digest: str, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold the lock of who makes a layer, once nobody else does."""
-        path = self.root / "locks" / f"{digest}.making"
+    def exclusive(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold a lock during the block, once nobody else does.
+
+        Args:
+            name: The lock's, in `locks`.
+            waiting: Called if another process holds it, before waiting.
+
+        Raises:
+            CacheError: The work was ended meanwhile.
+        """
+        path = self.root / "locks" / name
         told = False
         while True:
             with contextlib.ExitStack() as held:
@@ -235,6 +263,27 @@ class Store:
             # A thread that waits for a file lock cannot be woken, so it asks again and again.
             if self.cancelled.wait(_ASK_SECONDS):
                 raise CacheError("waiting for another build was ended")
+
+    def layer_directory(self, digest: str) -> Path:
+        """Return where a committed layer's files are."""
+        return self.root / "layers" / digest
+
+    def seal(self, digest: str) -> dict[str, Any]:
+        """Return a committed layer's seal.
+
+        Raises:
+            LayerCorrupt: It cannot be read.
+        """
+        try:
+            seal: dict[str, Any] = json.loads((self.layer_directory(digest) / SEAL).read_bytes())
+        except (OSError, ValueError) as error:
+            raise LayerCorrupt(f"a cached layer is corrupt: {error}", digest=digest) from error
+        return seal
+
+    def replace_unpacked(self, digest: str, directory: Path) -> None:
+        """Move a laid out layer to its place; one that was there is removed."""
+        self._bury(self.root / "unpacked" / digest)
+        directory.rename(self.root / "unpacked" / digest)
 
     def _commit(self, name: str, digest: str, fill: Callable[[LayerWriter], None]) -> None:
         target = self.root / "layers" / digest
@@ -258,11 +307,16 @@ class Store:
         making.rename(target)
 
     def _remove(self, digest: str) -> None:
-        """Take a layer out of its place in one step, then delete it."""
+        """Remove a layer, laid out or not."""
+        self._bury(self.root / "unpacked" / digest)
+        self._bury(self.root / "layers" / digest)
+
+    def _bury(self, directory: Path) -> None:
+        """Take a directory out of its place in one step, then delete it."""
         grave = self.scratch()
         with contextlib.suppress(FileNotFoundError):
-            (self.root / "layers" / digest).rename(grave / digest)
-        shutil.rmtree(grave, ignore_errors=True)
+            directory.rename(grave / directory.name)
+        remove_tree(grave)
 
     def _sweep(self) -> None:
         """Remove what processes left that were killed."""
@@ -274,8 +328,12 @@ class Store:
                 _remove_work(lock.with_suffix(""))
 
 
-def _load(directory: Path, digest: str) -> tuple[Layer, BlobSource]:
-    """Read a committed layer and open its blob, checking what can be checked without reading that."""
+def load_layer(directory: Path, digest: str) -> tuple[Layer, BlobSource]:
+    """Read a committed layer and open its blob, checking what can be checked without reading that.
+
+    Raises:
+        LayerCorrupt: It is not what it was when it was committed.
+    """
     try:
         seal = json.loads((directory / SEAL).read_bytes())
         content = (directory / INDEX).read_bytes()
@@ -310,7 +368,7 @@ def _lock_path(work: Path) -> Path:
 
 
 def _remove_work(work: Path) -> None:
-    shutil.rmtree(work, ignore_errors=True)
+    remove_tree(work)
     if not work.exists():
         _lock_path(work).unlink(missing_ok=True)
 

@@ -79,22 +79,3 @@ def test_an_unknown_failure_shows_its_last_lines() -> None:
     assert error.hint is None
     assert error.details[-1] == "line 99"
     assert len(error.details) == 41
-
-
-@pytest.mark.parametrize(
-    ("text", "hint"),
-    [
-        ('unshare: no line matching user "me" in /etc/subuid', "usermod"),
-        ("newuidmap: write to uid_map failed: Operation not permitted", "usermod"),
-        ("unshare: unshare failed: Operation not permitted", "sysctl"),
-    ],
-)
-def test_the_hint_for_a_refused_namespace(text: str, hint: str) -> None:
-    assert hint in mmdebstrap.namespace_hint(text)
-
-
-@pytest.mark.needs_tool("unshare")
-def test_root_needs_no_user_namespace() -> None:
-    argv = mmdebstrap.enter_namespaces(user=0)
-    assert "--user" not in argv
-    assert {"--mount", "--pid", "--fork", "--kill-child"} <= set(argv)
