@@ -20,6 +20,11 @@ BLOCK = 4096
 class ByteSource(Protocol):
     """Random-access bytes that verify themselves: a layer's blob, or bytes in memory."""
 
+    @property
+    def identity(self) -> str | None:
+        """What only a source of equal bytes shares, in this and later processes; None if it is not known."""
+        ...
+
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes from `offset`.
 
@@ -40,6 +45,8 @@ class ByteSource(Protocol):
 
 class MemorySource:
     """A byte source over bytes in memory."""
+
+    identity: str | None = None
 
     def __init__(self, content: bytes) -> None:
         self._content = content

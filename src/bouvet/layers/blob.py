@@ -7,6 +7,7 @@ the mebibyte is read.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from typing import IO, TYPE_CHECKING
@@ -37,12 +38,16 @@ class BlobSource:
 
     Raises:
         LayerCorrupt: There is no such file.
+
+    Attributes:
+        identity: A digest of the size and all checksums.
     """
 
     def __init__(self, path: Path, size: int, checksums: Sequence[int], digest: str) -> None:
         self._path = path
         self._size = size
         self._checksums = checksums
+        self.identity = hashlib.sha256(repr((size, list(checksums))).encode()).hexdigest()
         self._digest = digest
         self._lock = threading.Lock()
         self._kept = (-1, b"")
@@ -110,6 +115,8 @@ class BlobWriter:
 
     What was written can be read back while the blob grows: it is the source of the segments it returns.
     """
+
+    identity: str | None = None
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

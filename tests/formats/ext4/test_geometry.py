@@ -24,6 +24,8 @@ GROUP = BLOCKS_PER_GROUP * BLOCK_SIZE
 class EndlessSource:
     """A source of any length, for plans that are not written."""
 
+    identity: str | None = None
+
     def read(self, offset: int, length: int) -> bytes:
         raise NotImplementedError
 

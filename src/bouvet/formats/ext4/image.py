@@ -50,6 +50,8 @@ class ImageSource:
         OSError: It cannot be opened; or, from any method, it is closed.
     """
 
+    identity: str | None = None
+
     def __init__(self, path: Path) -> None:
         self._name = str(path)
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -10,12 +10,13 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from bouvet.errors import ImageError
 from bouvet.formats.ext4.blocks import BLOCK_SIZE, BLOCKS_PER_GROUP, backup_groups
 from bouvet.formats.ext4.checksum import filesystem_seed, owner_seed
+from bouvet.formats.ext4.data import Progress, Span, clear, copy_data, missing_copies
 from bouvet.formats.ext4.directory import FILE_TYPES, encode_directory
 from bouvet.formats.ext4.extents import encode_tree
 from bouvet.formats.ext4.groups import encode_block_bitmaps, encode_descriptors, encode_inode_bitmaps
@@ -45,20 +46,21 @@ from bouvet.formats.ext4.structs import INODE_FLAG_EXTENTS, INODE_FLAG_INDEX
 from bouvet.formats.ext4.superblock import SUPERBLOCK_OFFSET, encode_superblock
 from bouvet.formats.ext4.xattrs import encode_xattr_block
 
-Progress = Callable[[float], None]
-"""Is told how much of the file system is written, from 0 to 1."""
-
 _JOINED_WRITE = 8 << 20
 _BILLION = 1_000_000_000
 _Block = tuple[int, bytes]
 
 
-def write_filesystem(plan: Ext4Plan, descriptor: int, *, progress: Progress | None = None) -> None:
-    """Write a file system into an empty file, in one pass.
+def write_filesystem(
+    plan: Ext4Plan, descriptor: int, *, present: Sequence[Span] = (), progress: Progress | None = None
+) -> None:
+    """Write a file system into a file, in one pass.
 
     Args:
         plan: What to write.
-        descriptor: A file open for writing, of length 0; it gets the length `plan.size`.
+        descriptor: A file open for writing; it gets the length `plan.size`.
+        present: Where the file has the bytes of the plan's copies already, within each of them,
+            ascending; nothing else of what is in the file stays.
         progress: Called now and then with the written fraction, by another thread.
 
     Raises:
@@ -67,10 +69,10 @@ def write_filesystem(plan: Ext4Plan, descriptor: int, *, progress: Progress | No
     """
     stop = threading.Event()
     try:
-        os.ftruncate(descriptor, plan.size)
+        clear(descriptor, plan.size, present)
         # Copying hardly needs the interpreter: metadata is encoded meanwhile.
         with ThreadPoolExecutor(1, "ext4 data") as pool:
-            copying = pool.submit(_copy_data, plan, descriptor, progress, stop)
+            copying = pool.submit(copy_data, missing_copies(plan, present), descriptor, progress, stop)
             try:
                 metadata = _Metadata(plan)
                 copying.result()
@@ -83,19 +85,6 @@ def write_filesystem(plan: Ext4Plan, descriptor: int, *, progress: Progress | No
             f"the image could not be written: {os.strerror(error.errno or errno.EIO)}",
             hint=f"it needs up to {-(-plan.size >> 20)} MiB of disk space" if full else None,
         ) from error
-
-
-def _copy_data(plan: Ext4Plan, descriptor: int, progress: Progress | None, stop: threading.Event) -> None:
-    """Copy the files' content, until it is done or nobody waits for it any more."""
-    total = sum(copy.length for copy in plan.copies)
-    done = 0
-    for copy in plan.copies:
-        if stop.is_set():
-            return
-        copy.source.copy(copy.source_offset, copy.length, descriptor, copy.image_offset)
-        done += copy.length
-        if progress is not None:
-            progress(done / total)
 
 
 class _Metadata:
