@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bouvet.errors import FormatError
-from bouvet.formats.elf import EXECUTABLE, SHARED, read_elf
+from bouvet.formats.elf import EXECUTABLE, IDENTIFYING, SHARED, code_architecture, read_elf
 
 
 def elf(machine: int = 62, kind: int = 2, types: tuple[int, ...] = (1,), entry_size: int = 56) -> bytes:
@@ -25,6 +25,24 @@ def elf(machine: int = 62, kind: int = 2, types: tuple[int, ...] = (1,), entry_s
 @pytest.mark.parametrize(("machine", "name"), [(62, "x86_64"), (183, "aarch64"), (243, "machine 243")])
 def test_the_machine_is_named(machine: int, name: str) -> None:
     assert read_elf(elf(machine)).architecture == name
+
+
+@pytest.mark.parametrize(
+    ("content", "architecture"),
+    [
+        (elf(62), "x86_64"),
+        (elf(183, kind=3), "aarch64"),
+        (elf(243)[:IDENTIFYING], "machine 243"),
+        (b"\x7fELF\x01\x01\x01" + elf()[7:], "32-bit or big-endian"),
+        (b"\x7fELF\x02\x02\x01" + elf()[7:], "32-bit or big-endian"),
+        (elf(kind=1), None),
+        (elf()[: IDENTIFYING - 1], None),
+        (b"#!/bin/sh\n" + bytes(100), None),
+        (b"", None),
+    ],
+)
+def test_what_code_is_for(content: bytes, architecture: str | None) -> None:
+    assert code_architecture(content) == architecture
 
 
 @pytest.mark.parametrize(("types", "static"), [((), True), ((1, 1), True), ((1, 2), False), ((3,), False)])

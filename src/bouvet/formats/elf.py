@@ -42,6 +42,10 @@ assert _HEADER.size == 64
 _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")  # the type comes first
 assert _PROGRAM_HEADER.size == 56
 _IDENTIFICATION = b"\x7fELF\x02\x01\x01"
+_KIND_AND_MACHINE = struct.Struct("<16xHH")  # the header's first fields
+IDENTIFYING = 20
+"""How many bytes of a file tell its architecture."""
+assert _KIND_AND_MACHINE.size == IDENTIFYING
 _PT_DYNAMIC, _PT_INTERP = 2, 3
 
 
@@ -63,6 +67,25 @@ class Elf:
     def architecture(self) -> str:
         """The machine's name: `x86_64`, `aarch64`, or `machine N`."""
         return MACHINES.get(self.machine, f"machine {self.machine}")
+
+
+def code_architecture(head: bytes) -> str | None:
+    """Return the architecture that a program or a library is for; None for every other file.
+
+    Relocatable files (objects, kernel modules) are other files: nothing runs them as they are.
+
+    Args:
+        head: The file's first bytes, `IDENTIFYING` of them or more.
+
+    Returns:
+        `x86_64`, `aarch64`, `machine N`, or `32-bit or big-endian`.
+    """
+    if len(head) < IDENTIFYING or not head.startswith(_IDENTIFICATION[:4]):
+        return None
+    if not head.startswith(_IDENTIFICATION):
+        return "32-bit or big-endian"
+    kind, machine = _KIND_AND_MACHINE.unpack_from(head)
+    return MACHINES.get(machine, f"machine {machine}") if kind in {EXECUTABLE, SHARED} else None
 
 
 def read_elf(content: bytes) -> Elf:

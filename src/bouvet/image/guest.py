@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bouvet.errors import FormatError
-from bouvet.formats.elf import Elf, read_elf
+from bouvet.formats.elf import IDENTIFYING, Elf, code_architecture, read_elf
 from bouvet.formats.ext4 import Ext4Reader
 from bouvet.formats.tree import FileTree, Inode
 from bouvet.image.expectation import Expectation
@@ -118,6 +118,16 @@ class Guest:
         """Return what the head of an ELF file says."""
         return read_elf(self._head(self.file(path)))
 
+    def code(self) -> Iterator[tuple[str, str]]:
+        """Yield the path of each program and library, and the architecture that it is for."""
+        known: dict[int, str | None] = {}  # a file may have many names
+        for path, inode in self._tree.items():
+            if inode.is_regular and inode.size >= IDENTIFYING:
+                if id(inode) not in known:
+                    known[id(inode)] = code_architecture(self._head(inode, IDENTIFYING))
+                if (architecture := known[id(inode)]) is not None:
+                    yield "/" + path.decode(errors="backslashreplace"), architecture
+
     def executable(self, path: str) -> str:
         """Return the real path of a program: an executable file that this machine could start.
 
@@ -175,11 +185,11 @@ class Guest:
         return self.versions[package]
 
     @staticmethod
-    def _head(inode: Inode) -> bytes:
+    def _head(inode: Inode, length: int = _HEAD) -> bytes:
         first = inode.segments[0] if inode.segments else None
         if first is None or first.file_offset:
             return b""
-        return first.source.read(first.source_offset, min(first.length, _HEAD))
+        return first.source.read(first.source_offset, min(first.length, length))
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,12 @@ _MODULES_LOAD = """\
 SuccessExitStatus=1
 """
 
+# QEMU's machines for aarch64 have this port, Firecracker's have ttyS0. Wanted by the device and not by
+# getty.target: a boot does not wait for a port that is not there.
+_SERIAL_LOGIN = """\
+SUBSYSTEM=="tty", KERNEL=="ttyAMA0", TAG+="systemd", ENV{SYSTEMD_WANTS}+="serial-getty@ttyAMA0.service"
+"""
+
 _JOURNAL = """\
 # The guest is ephemeral: its journal stays in memory and costs no disk writes.
 [Journal]
@@ -87,6 +93,7 @@ def texts(inputs: SystemInputs) -> dict[bytes, str]:
         b"etc/modules-load.d/vsock.conf": _MODULES,
         b"etc/systemd/system/systemd-modules-load.service.d/bouvet.conf": _MODULES_LOAD,
         b"etc/systemd/journald.conf.d/bouvet.conf": _JOURNAL,
+        b"etc/udev/rules.d/90-serial-login.rules": _SERIAL_LOGIN,
         # The same variables for logins through PAM, for login shells, and for services and the agent.
         b"etc/environment": "".join(f"{name}={value}\n" for name, value in variables.items()),
         b"etc/profile.d/bouvet.sh": profile(variables),

@@ -114,6 +114,8 @@ def devbox_tree(machine: int = 62) -> FileTree:
         "etc/systemd/system.conf": "[Manager]\n",
         "etc/systemd/system.conf.d/bouvet.conf": f"[Manager]\nDefaultEnvironment={default}\n",
         "etc/systemd/system/bouvet-agent.service": UNIT,
+        "etc/udev/rules.d/90-serial-login.rules": 'SUBSYSTEM=="tty", KERNEL=="ttyAMA0", TAG+="systemd", '
+        'ENV{SYSTEMD_WANTS}+="serial-getty@ttyAMA0.service"\n',
         "etc/modules-load.d/vsock.conf": "vsock\nvmw_vsock_virtio_transport\n",
         "usr/lib/systemd/system/serial-getty@.service": "[Unit]\n",
         "usr/lib/python3/dist-packages/pip/__init__.py": "",

@@ -53,7 +53,30 @@ def test_the_devbox_asks_for_every_tool() -> None:
 def test_a_shell_of_another_machine_fails(tmp_path: Path) -> None:
     tree = devbox_tree()
     tree[b"usr/bin/bash"] = regular_file(elf(183), 0o755)
-    assert failed(write_image(tmp_path / "image", tree)) == ["the architecture", "Bash 5.2 at /bin/bash"]
+    rows = ["the architecture", "every program and library is for the architecture", "Bash 5.2 at /bin/bash"]
+    assert failed(write_image(tmp_path / "image", tree)) == rows
+
+
+@pytest.mark.parametrize(
+    ("path", "row"),
+    [
+        (AGENT, "a static executable for the image's architecture"),
+        ("usr/bin/node", "Node.js 20.x at /usr/bin/node"),
+        ("usr/bin/git", "git"),
+    ],
+)
+def test_a_program_of_another_machine_fails(path: str, row: str, tmp_path: Path) -> None:
+    tree = devbox_tree()
+    put(path, elf(183), 0o755)(tree)
+    rows = {"every program and library is for the architecture", row}
+    assert set(failed(write_image(tmp_path / "image", tree))) == rows
+
+
+def test_objects_and_the_libraries_of_cross_compilers_may_be_for_other_machines(tmp_path: Path) -> None:
+    tree = devbox_tree()
+    put("usr/lib/debug/module.o", elf(247, kind=1))(tree)
+    put("usr/aarch64-linux-gnu/lib/libc.so.6", elf(183, kind=3), 0o755)(tree)
+    assert failed(write_image(tmp_path / "image", tree)) == []
 
 
 def test_an_image_of_the_other_architecture_passes(tmp_path: Path) -> None:

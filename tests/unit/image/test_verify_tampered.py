@@ -52,6 +52,9 @@ NODE_ROW = "Node.js 20.x at /usr/bin/node"
 NODE_VERSION = "usr/include/node/node_version.h"
 RESOLV_ROW = "no name server of the build host in /etc/resolv.conf"
 GETTY_ROW = "serial-getty@ttyS0 enabled in getty.target.wants"
+PORT_ROW = "a login on ttyAMA0, where the machine has that port"
+PORT = "etc/udev/rules.d/90-serial-login.rules"
+CODE_ROW = "every program and library is for the architecture"
 HOSTS_ROW = "/etc/hosts resolves localhost and the host name"
 ACCOUNT_ROW = "root's home is /root and the shell /bin/bash"
 SOURCES_ROW = "apt's sources: bookworm with security updates, on public servers"
@@ -117,6 +120,13 @@ CASES: list[tuple[str, Tamper]] = [
     (PASSWORD_ROW, put("etc/shadow", shadow(hashed="$6$rounds=999999999$salt$" + "a" * 86))),
     (PASSWORD_ROW, put("etc/shadow", shadow() * 2)),
     (PASSWORD_ROW, put("etc/shadow", b"root\n")),
+    (PORT_ROW, drop(PORT)),
+    (PORT_ROW, edit(PORT, "ttyAMA0", "ttyAMA1")),
+    (PORT_ROW, link("etc/systemd/system/serial-getty@ttyAMA0.service", "/dev/null")),
+    (CODE_ROW, put("opt/tool", elf(183), 0o755)),
+    (CODE_ROW, put("usr/lib/libforeign.so.1", elf(183, kind=3))),
+    (CODE_ROW, put("opt/tool", elf(243), 0o755)),
+    (CODE_ROW, put("opt/tool", b"\x7fELF\x01\x01\x01" + elf()[7:], 0o755)),
     (GETTY_ROW, drop(GETTY)),
     (GETTY_ROW, link(GETTY, "/dev/null")),
     (GETTY_ROW, put(GETTY, "[Unit]\n")),
@@ -139,7 +149,6 @@ CASES: list[tuple[str, Tamper]] = [
     ("python links to python3", put("usr/bin/python", elf(), 0o755)),
     (NODE_ROW, edit(NODE_VERSION, "MAJOR_VERSION 20", "MAJOR_VERSION 18")),
     (NODE_ROW, edit(NODE_VERSION, "MAJOR", "")),
-    (NODE_ROW, put("usr/bin/node", elf(183), 0o755)),
     (NODE_ROW, put("usr/bin/node", b"", 0o755)),
     ("npm", drop("usr/bin/npm")),
     ("npx", link("usr/bin/npx", "npx")),
@@ -155,13 +164,11 @@ CASES: list[tuple[str, Tamper]] = [
         ("clang" if package == "clang" else package, drop(f"usr/bin/{names[-1]}"))
         for package, names in PROGRAMS.items()
     ),
-    ("git", put("usr/bin/git", elf(183), 0o755)),
     ("git", put("usr/local/bin/git", "#!/bin/sh\n", 0o600)),
     ("ca-certificates", put("etc/ssl/certs/ca-certificates.crt")),
     (AGENT_ROW, put(AGENT, elf(), 0o775)),
     (AGENT_ROW, put(AGENT, elf(), 0o4755)),
     (AGENT_ROW, put(AGENT, elf(), 0o755, uid=1000)),
-    (STATIC_ROW, put(AGENT, elf(183), 0o755)),
     (STATIC_ROW, put(AGENT, elf(types=(1, 3)), 0o755)),
     (STATIC_ROW, put(AGENT, elf(kind=3), 0o755)),
     (STATIC_ROW, put(AGENT, "#!/bin/sh\n", 0o755)),

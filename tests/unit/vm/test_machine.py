@@ -178,6 +178,9 @@ def test_the_other_architecture(config: MachineConfig) -> None:
     argv = command_line(config, "qemu", FILES)
     assert options(argv, "-machine")[0].startswith("virt,")
     assert kernel_command_line(config).startswith("console=ttyAMA0 ")
+    # A guest's systemd would wait for a port that this machine does not have.
+    assert "systemd.mask=serial-getty@ttyS0.service" in kernel_command_line(config).split()
+    assert not {"pci=off", "i8042.noaux", "tsc=reliable"} & set(kernel_command_line(config).split())
 
 
 def test_the_kernels_command_line_takes_more_words(config: MachineConfig) -> None:

@@ -26,6 +26,8 @@ _DPKG_FILE = re.compile(r"[A-Za-z0-9_-]+")  # other names dpkg does not read (dp
 _MAXIMUM_PATTERN = 512
 _MAXIMUM_RULES = 4096
 _LOOPBACK = ("127.0.0.1", "127.0.1.1")
+_CROSS_DIRECTORY = re.compile(r"/usr/[a-z0-9_]+-linux-gnu[a-z0-9]*/")
+_SERIAL_PORT = "/etc/udev/rules.d/90-serial-login.rules"
 
 
 def requirements() -> list[Requirement]:
@@ -33,6 +35,7 @@ def requirements() -> list[Requirement]:
     return [
         Requirement(AREA, "Debian 12 (bookworm)", _debian),
         Requirement(AREA, "the architecture", _architecture),
+        Requirement(AREA, "every program and library is for the architecture", _code),
         Requirement(AREA, "no documentation (copyright files are legal notices)", _no_documentation),
         Requirement(AREA, "no man pages", lambda guest: _no_files(guest, "/usr/share/man")),
         Requirement(AREA, "no info pages", lambda guest: _no_files(guest, "/usr/share/info", "dir")),
@@ -47,6 +50,7 @@ def requirements() -> list[Requirement]:
         Requirement(AREA, "root's home is /root and the shell /bin/bash", _root_account),
         Requirement(AREA, "root's password", _root_password),
         Requirement(AREA, "serial-getty@ttyS0 enabled in getty.target.wants", _serial_console),
+        Requirement(AREA, "a login on ttyAMA0, where the machine has that port", _other_serial_console),
         Requirement(AREA, "no machine-id baked in", _no_machine_id),
         Requirement(AREA, "no SSH host key baked in", _no_host_keys),
         Requirement(AREA, "no random seed baked in", _no_random_seed),
@@ -65,6 +69,16 @@ def _architecture(guest: Guest) -> Finding:
     found = guest.elf("/bin/bash").architecture
     expected = guest.expected.architecture
     return Finding(found in {"x86_64", "aarch64"} and expected in {None, found}, f"/bin/bash is for {found}")
+
+
+def _code(guest: Guest) -> Finding:
+    count, foreign = 0, []
+    for path, architecture in guest.code():
+        count += 1
+        # Cross compilers keep their targets' libraries in directories that no program here looks into.
+        if architecture != guest.architecture and not _CROSS_DIRECTORY.match(path):
+            foreign.append(f"{path} is for {architecture}")
+    return none_of(foreign) if foreign else Finding(count > 0, f"{count} ELF files for {guest.architecture}")
 
 
 def _no_documentation(guest: Guest) -> Finding:
@@ -216,6 +230,13 @@ def _serial_console(guest: Guest) -> Finding:
     masked = guest.entry("/etc/systemd/system/serial-getty@ttyS0.service") is not None
     passed = real.endswith("/systemd/system/serial-getty@.service") and not masked
     return Finding(passed, "masked" if masked else real)
+
+
+def _other_serial_console(guest: Guest) -> Finding:
+    rules = [line for line in guest.text(_SERIAL_PORT).splitlines() if 'KERNEL=="ttyAMA0"' in line]
+    masked = guest.entry("/etc/systemd/system/serial-getty@ttyAMA0.service") is not None
+    wanted = any('ENV{SYSTEMD_WANTS}+="serial-getty@ttyAMA0.service"' in line for line in rules)
+    return Finding(wanted and not masked, "masked" if masked else "; ".join(rules) or "no such rule")
 
 
 def _no_machine_id(guest: Guest) -> Finding:
