@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import bouvet
+from bouvet import own_content
 from bouvet.formats import ext4, tree
 from bouvet.layers import agent as agent_layer
 from bouvet.layers import makers
-from bouvet.plan import Step, digest_of, plan_layers
+from bouvet.layers.host_files import HostFiles
+from bouvet.plan import Step, digest_of, plan_layers, tree_steps
+from bouvet.plan.inputs import Variables
 from bouvet.spec import Architecture, Spec
 
 MANIFEST = b"usr/share/bouvet/manifest.json"
 """Where an image tells what it was made from."""
+
+SECRET = "(set)"  # noqa: S105  (what is told instead of one)
+"""Stands in a manifest for what is set, and not told."""
 
 PUBLIC_PASSWORD = "root"  # noqa: S105  (the documented one, known to everybody)
 
@@ -29,30 +35,53 @@ class Order:
         spec: What the image shall hold.
         architecture: What it runs on.
         name: The image's base name, recorded in its manifest.
+        directory: What the spec's host paths are relative to.
     """
 
     spec: Spec
     architecture: Architecture
     name: str
+    directory: Path = Path()
+
+    @functools.cached_property
+    def content(self) -> dict[str, HostFiles]:
+        """The user's own content that the spec names or holds, by its place in the plan.
+
+        Raises:
+            SpecError: Some of it cannot be read; the details list all of it.
+        """
+        return own_content.collect(self.spec, self.directory)
 
     @functools.cached_property
     def steps(self) -> list[Step]:
         """The steps that make the image's layers."""
         agent = hashlib.sha256(agent_layer.binary(self.architecture)).hexdigest() if self.spec.agent else ""
-        return plan_layers(self.spec, self.architecture, code=makers.code_digests(), agent=agent)
+        return plan_layers(
+            self.spec,
+            self.architecture,
+            code=makers.code_digests(),
+            agent=agent,
+            content={place: files.digest for place, files in self.content.items()},
+        )
+
+    @functools.cached_property
+    def sources(self) -> dict[str, HostFiles]:
+        """The same by its digest, for the makers."""
+        return {files.digest: files for files in self.content.values()}
+
+    @property
+    def environment(self) -> Variables:
+        """The variables of everything in the image, PATH first."""
+        return tree_steps.environment(self.spec)
 
     @functools.cached_property
     def manifest(self) -> dict[str, Any]:
         """What the image tells about itself; it has no time of the build."""
-        spec = self.spec.model_dump(mode="json")
-        if spec["system"]["root_password"] not in {None, PUBLIC_PASSWORD}:
-            # Everybody in the guest can read the manifest.
-            spec["system"]["root_password"] = "(set)"  # noqa: S105
         return {
             "bouvet": bouvet.__version__,
             "name": self.name,
             "architecture": self.architecture,
-            "spec": spec,
+            "spec": public(self.spec),
             # No digests: a layer's covers the password, and is quick to compute for one who guesses.
             "layers": [step.name for step in self.steps],
         }
@@ -62,6 +91,22 @@ class Order:
         """A digest over everything that the image is made from."""
         layers = [step.digest for step in self.steps]
         return digest_of({"manifest": self.manifest, "layers": layers, "format": _format_digest()})
+
+
+def public(spec: Spec) -> dict[str, Any]:
+    """Return a spec as everybody in the guest may read it: without passwords and what else may be secret."""
+    data = spec.model_dump(mode="json")
+    for account, key in ((data["system"], "root_password"), *((user, "password") for user in data["users"])):
+        if account[key] not in {None, PUBLIC_PASSWORD}:
+            account[key] = SECRET
+    for file in data["files"]:
+        # Files have owners and modes; the manifest is everybody's.
+        if file["content"] is not None:
+            file["content"] = SECRET
+    data["variables"] = dict.fromkeys(data["variables"], SECRET)
+    for run in data["run"]:
+        run["env"] = dict.fromkeys(run["env"], SECRET)
+    return data
 
 
 @functools.cache

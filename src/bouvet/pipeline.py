@@ -25,9 +25,10 @@ from bouvet.image.report import Report, Row
 from bouvet.image.verify import check_image
 from bouvet.layers import agent as agent_layer
 from bouvet.layers import makers
-from bouvet.layers.maker import Workshop
+from bouvet.layers.maker import LowerLayers, Workshop
 from bouvet.layers.merge import merge
 from bouvet.layers.store import Entry, Layer, Store, default_root
+from bouvet.layers.unpacked import UnpackedLayers
 from bouvet.layers.writer import LayerWriter
 from bouvet.order import MANIFEST, Order
 from bouvet.plan import Step
@@ -97,6 +98,7 @@ def build(
     target: Path,
     *,
     refresh: bool = False,
+    keep_failed: bool = False,
     cache: Path | None = None,
     listener: Listener = ignore,
 ) -> BuildResult:
@@ -106,6 +108,7 @@ def build(
         order: What to build.
         target: The image's path; it appears whole or not at all. Beside it, `<stem>.json` describes it.
         refresh: Make every layer anew, whatever the cache has.
+        keep_failed: Keep the tree of a command that failed, for `enter`.
         cache: The cache's directory; the user's by default.
         listener: Is told of the progress.
 
@@ -122,7 +125,10 @@ def build(
         with Store(cache or default_root()) as store:
             _renewing_corrupt_layers(
                 lambda renew: _write_image(
-                    order, make_layers(order, store, renew, listener), target, listener
+                    order,
+                    make_layers(order, store, renew, listener, keep_failed=keep_failed),
+                    target,
+                    listener,
                 ),
                 store,
                 refresh=refresh,
@@ -174,7 +180,7 @@ def export(
             architecture=order.architecture,
             created=max(0, _newest(layers) // 1_000_000_000),
             name=order.name,
-            environment=(("PATH", ":".join(order.spec.system.path)), *order.spec.system.environment.items()),
+            environment=order.environment,
             command=("/bin/bash",),
             working_directory="/root",
         )
@@ -195,18 +201,21 @@ def export(
     return ExportResult(target, digests.size, digests.manifest, digests.configuration, digests.layers)
 
 
-def make_layers(order: Order, store: Store, refresh: bool, listener: Listener) -> list[Layer]:
+def make_layers(
+    order: Order, store: Store, refresh: bool, listener: Listener, *, keep_failed: bool = False
+) -> list[Layer]:
     """Return the order's layers, lowest first, making those that the cache does not have.
 
     Steps that do not read each other's layers are made at the same time. When one fails, what the
-    others run is ended.
+    others run is ended; with `keep_failed`, a failed command's tree is kept to be entered.
     """
     layers: dict[str, concurrent.futures.Future[Layer]] = {}
+    making = _Making(order, store, UnpackedLayers(store), refresh, keep_failed, listener)
     pool = concurrent.futures.ThreadPoolExecutor(max_workers=len(order.steps))
     try:
         for step in order.steps:
             below = [layers[name] for name in step.after]
-            layers[step.name] = pool.submit(_obtain, step, below, store, refresh, listener)
+            layers[step.name] = pool.submit(_obtain, making, step, below)
         for future in concurrent.futures.as_completed(layers.values()):
             future.result()
     except BaseException:
@@ -253,43 +262,56 @@ def _renewing_corrupt_layers(
         work(False)
 
 
-def _obtain(
-    step: Step,
-    below: Sequence[concurrent.futures.Future[Layer]],
-    store: Store,
-    refresh: bool,
-    listener: Listener,
-) -> Layer:
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """What the steps of one build share."""
+
+    order: Order
+    store: Store
+    unpacked: UnpackedLayers
+    refresh: bool
+    keep_failed: bool
+    listener: Listener
+
+
+def _obtain(making: _Making, step: Step, below: Sequence[concurrent.futures.Future[Layer]]) -> Layer:
     """Return a step's layer, from the cache or made now."""
-    lower = merge([future.result().tree for future in below])
+    store, listener = making.store, making.listener
+    layers = [future.result() for future in below]
     started = time.monotonic()
-    layer = None if refresh else store.get(step.digest)
+    layer = None if making.refresh else store.get(step.digest)
     if layer is not None:
         outcome = f"cached, made {_age(time.time() - layer.created)} ago"
         listener(StepFinished(step.name, time.monotonic() - started, outcome, cached=True))
         return layer
-    listener(StepStarted(step.name, "refresh" if refresh else "not in the cache"))
-    if refresh:
+    listener(StepStarted(step.name, "refresh" if making.refresh else "not in the cache"))
+    if making.refresh:
         store.evict(step.digest)
+
+    def waiting() -> None:
+        listener(StepProgress(step.name, "waiting for another build that makes or lays out a layer"))
+
     with _log(step, store, listener) as output:
 
         def fill(writer: LayerWriter) -> None:
             workshop = Workshop(
                 scratch=store.scratch(),
                 downloads=store.downloads(step.inputs.kind),
-                lower=lower,
+                lower=merge([layer.tree for layer in layers]),
                 progress=lambda message, fraction: listener(StepProgress(step.name, message, fraction)),
                 output=output,
                 cancelled=store.cancelled,
+                sources=making.order.sources,
+                below=LowerLayers(
+                    trees=[layer.tree for layer in layers],
+                    directories=lambda: making.unpacked.directories(layers, waiting),
+                    cache=store.cache,
+                    keep_failed=(lambda place: store.keep(place, step.name)) if making.keep_failed else None,
+                ),
             )
             makers.make(step, workshop, writer)
 
-        layer = store.make(
-            step.name,
-            step.digest,
-            fill,
-            lambda: listener(StepProgress(step.name, "waiting for another build that makes this layer")),
-        )
+        layer = store.make(step.name, step.digest, fill, waiting)
     listener(StepFinished(step.name, time.monotonic() - started, f"{len(layer.tree)} files"))
     return layer
 

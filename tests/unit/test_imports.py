@@ -44,6 +44,8 @@ ALLOWED: dict[str, set[str]] = {
     "booting": {"bouvet"},
     # What it is asked for: a spec with the digests of all that makes its image.
     "order": {"bouvet"},
+    # The host's files that a spec names: read for the plan, copied by the layers.
+    "own_content": ERRORS | {"bouvet.spec", "bouvet.plan", "bouvet.layers"},
     # What an image's rows are checked with in the guest: it needs both, the expectation and the sandbox.
     "guest_checks": {"bouvet"},
     "verifying": {"bouvet"},

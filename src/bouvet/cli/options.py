@@ -12,7 +12,7 @@ import click
 
 from bouvet.pipeline import Order
 from bouvet.plan import ARCHITECTURES, host_architecture
-from bouvet.spec import Spec, load, parse_size, presets
+from bouvet.spec import Spec, directory_of, load, parse_size, presets
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -96,7 +96,7 @@ def make_order(
         overrides = (*overrides, f"size={size}")
     architecture = next((known for known in ARCHITECTURES if known == arch), None) or host_architecture()
     loaded = load(spec, (*overrides, *_of_the_environment(load(spec, overrides))))
-    return Order(loaded, architecture, name or f"bouvet-{stem(spec)}")
+    return Order(loaded, architecture, name or f"bouvet-{stem(spec)}", directory_of(spec))
 
 
 def _of_the_environment(loaded: Spec) -> list[str]:

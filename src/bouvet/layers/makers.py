@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Protocol
 
-from bouvet.layers import agent, debian, node, nodejs_org, rust, rustup, system
+from bouvet.layers import agent, debian, files, node, nodejs_org, run, rust, rustup, system, users
 from bouvet.layers.maker import Workshop
 from bouvet.layers.writer import LayerWriter
 from bouvet.plan.steps import Step
@@ -25,6 +25,9 @@ _MODULES = {
     "nodejs_org": nodejs_org,
     "rust": rust,
     "rustup": rustup,
+    "users": users,
+    "files": files,
+    "run": run,
     "system": system,
     "agent": agent,
 }
@@ -51,7 +54,7 @@ def make(step: Step, workshop: Workshop, layer: LayerWriter) -> None:
 @functools.cache
 def code_digests() -> dict[str, str]:
     """Return, for each kind of step, the SHA-256 of the sources that make it."""
-    return {kind: _digest(kind) for kind in _MODULES}
+    return {kind: _digest(module.__name__.rpartition(".")[2]) for kind, module in _MODULES.items()}
 
 
 def _digest(module: str) -> str:

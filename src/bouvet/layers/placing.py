@@ -31,7 +31,6 @@ class Placing:
     def __init__(self, layer: LayerWriter, existing: Collection[bytes], *, mtime: int) -> None:
         self._layer = layer
         self._existing = existing
-        self._made: set[bytes] = set()
         self._mtime = mtime
 
     def file(self, path: bytes, content: bytes, mode: int = 0o644, *, mtime: int | None = None) -> None:
@@ -45,10 +44,9 @@ class Placing:
         self._layer.add(path, symlink(target, mtime=self._mtime))
 
     def directory(self, path: bytes) -> None:
-        """Add a directory of mode 0755, unless the layers below have it."""
-        if path and path not in self._made and path not in self._existing:
+        """Add a directory of mode 0755, unless the layer or those below have it."""
+        if path and path not in self._layer.tree and path not in self._existing:
             self._make_parents(path)
-            self._made.add(path)
             self._layer.add(path, directory(mtime=self._mtime))
 
     def _make_parents(self, path: bytes) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from passlib.hash import sha512_crypt
-
 from bouvet.errors import LayerError
-from bouvet.formats.tree import MemorySource, Segment
-from bouvet.layers import system_files
+from bouvet.layers import accounts, services, system_files
+from bouvet.layers.merge import whiteout
+from bouvet.layers.paths import exists
 from bouvet.layers.placing import Placing, newest_time
 
 if TYPE_CHECKING:
@@ -29,7 +26,7 @@ def make(inputs: SystemInputs, workshop: Workshop, layer: LayerWriter) -> None:
     """Add the guest's configuration.
 
     Raises:
-        LayerError: The layers below are no Debian tree.
+        LayerError: The layers below are no Debian tree, or a unit or time zone is not in them.
     """
     lower = workshop.lower
     placing = Placing(layer, lower, mtime=newest_time(lower))
@@ -48,11 +45,15 @@ def make(inputs: SystemInputs, workshop: Workshop, layer: LayerWriter) -> None:
         placing.link(_UNITS + b"multi-user.target.wants/bouvet-agent.service", b"../bouvet-agent.service")
     for unit in system_files.MASKED_UNITS:
         template = re.sub("@.*[.]", "@.", unit)
-        if b"usr/lib/systemd/system/" + template.encode() in lower:
+        wanted = unit in map(services.full_name, inputs.enable)
+        if b"usr/lib/systemd/system/" + template.encode() in lower and not wanted:
             placing.link(_UNITS + unit.encode(), _DISABLED)
     for name, target in unversioned_tools(lower).items():
         placing.link(name, target)
-    _set_root_password(inputs, lower, layer)
+    set_root_password(inputs, lower, layer)
+    if inputs.timezone is not None:
+        set_timezone(inputs.timezone, lower, placing)
+    _set_services(inputs, lower, layer, placing)
 
 
 def _enable(placing: Placing, unit: str, target: str, *, alias: str) -> None:
@@ -75,24 +76,37 @@ def unversioned_tools(lower: FileTree) -> dict[bytes, bytes]:
     return links
 
 
-def password_hash(password: str, salt_source: str) -> str:
-    """Return the SHA-512 `crypt` hash of a password, with a salt that depends on `salt_source` only.
+def _set_services(inputs: SystemInputs, lower: FileTree, layer: LayerWriter, placing: Placing) -> None:
+    """Enable and disable units; what the user enables is not among those that every guest masks."""
+    for unit in inputs.enable:
+        for path, target in services.links_to_enable(lower, unit).items():
+            placing.link(path, target)
+    for unit in inputs.disable:
+        for path in services.links_to_remove(lower, unit):
+            layer.add(path, whiteout())
+        if services.starts_anyway(lower, unit):
+            placing.link(_UNITS + services.full_name(unit).encode(), services.MASK)
 
-    The same spec must give the same image, so the salt is not random; and it does not depend on the
-    password, because a fast digest of the password would be easier to reverse than its slow hash.
-    """
-    salt = hashlib.sha256(f"bouvet:{salt_source}".encode()).hexdigest()[:16]
-    hashed: str = sha512_crypt.using(salt=salt, rounds=5000).hash(password)
-    return hashed
+
+def set_timezone(name: str, lower: FileTree, placing: Placing) -> None:
+    """Set the local time's zone as systemd has it (localtime(5)), and as Debian's packages read it."""
+    zone = f"/usr/share/zoneinfo/{name}"
+    if not exists(lower, zone):
+        raise LayerError(
+            f"the time zone {name} is not in the image",
+            hint="add 'tzdata' to the packages, or check the name",
+        )
+    placing.link(b"etc/localtime", zone.encode())
+    placing.file(b"etc/timezone", name.encode() + b"\n")
 
 
-def _set_root_password(inputs: SystemInputs, lower: FileTree, layer: LayerWriter) -> None:
-    shadow = lower.get(b"etc/shadow")
-    if shadow is None:
-        raise LayerError("the layers below have no /etc/shadow", hint="the spec needs Debian's base packages")
-    hashed = "*" if inputs.root_password is None else password_hash(inputs.root_password, inputs.hostname)
-    content, count = re.subn(rb"(?m)^root:[^:]*:", f"root:{hashed}:".encode(), shadow.content())
+def set_root_password(inputs: SystemInputs, lower: FileTree, layer: LayerWriter) -> None:
+    """Set the root password's hash, or lock the account."""
+    shadow = accounts.content(lower, accounts.SHADOW)
+    hashed = "*"
+    if inputs.root_password is not None:
+        hashed = accounts.password_hash(inputs.root_password, inputs.hostname)
+    text, count = re.subn(rb"(?m)^root:[^:]*:", f"root:{hashed}:".encode(), shadow)
     if count != 1:
         raise LayerError(f"/etc/shadow has {count} entries for root")
-    segments = (Segment(0, len(content), MemorySource(content), 0),)
-    layer.add(b"etc/shadow", replace(shadow, size=len(content), segments=segments))
+    layer.add(accounts.SHADOW, accounts.edited(lower, accounts.SHADOW, text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from bouvet.spec.templates import unknown_names
 from bouvet.spec.toolchains import toolchain_contradictions
 
 MAXIMUM_LABEL = 16
@@ -18,6 +19,7 @@ def contradictions(data: Mapping[str, Any]) -> list[str]:
         *_base_contradictions(data),
         *toolchain_contradictions(data),
         *_duplicates(data),
+        *_unknown_variables(data),
     ]
 
 
@@ -59,6 +61,15 @@ def _duplicates(data: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{path}[{index}].{key}: '{name}' is there twice"
             elif isinstance(name, str):
                 seen.add(name)
+
+
+def _unknown_variables(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names in templates that [variables] has no value for; those in files are found later."""
+    files, variables = data.get("files"), _table(data, "variables")
+    for index, row in enumerate(files if isinstance(files, list | tuple) else ()):
+        content = row.get("content") if isinstance(row, Mapping) and row.get("template") is True else None
+        for name in unknown_names(content, variables) if isinstance(content, str) else ():
+            yield f"files[{index}].content: ${{{name}}} has no value in [variables]"
 
 
 def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -13,8 +13,9 @@ import pytest
 from passlib.hash import sha512_crypt
 
 from bouvet.errors import LayerError
-from bouvet.formats.tree import FileTree, directory, regular_file
-from bouvet.layers import system, system_files
+from bouvet.formats.tree import FileTree, directory, regular_file, symlink
+from bouvet.layers import accounts, system, system_files
+from bouvet.layers.merge import is_whiteout
 from bouvet.layers.writer import LayerWriter
 from bouvet.plan.steps import SystemInputs
 from tests.unit.layers.bench import bench
@@ -173,10 +174,10 @@ def test_a_locked_root_has_no_password(tmp_path: Path) -> None:
 
 def test_the_salt_depends_on_the_host_name_only() -> None:
     def salt(password: str, host: str) -> str:
-        return system.password_hash(password, host).split("$")[2]
+        return accounts.password_hash(password, host).split("$")[2]
 
     assert salt("a", "x") == salt("b", "x") != salt("a", "y")
-    assert system.password_hash("a", "x") == system.password_hash("a", "x")
+    assert accounts.password_hash("a", "x") == accounts.password_hash("a", "x")
 
 
 @pytest.mark.parametrize("shadow", [None, b"", b"daemon:*:::::::\n", b"root:*:\nroot:*:\n"])
@@ -198,3 +199,33 @@ def test_the_newest_clang_gets_its_plain_name() -> None:
     }
     lower[b"usr/bin/clang"] = regular_file(b"")
     assert b"usr/local/bin/clang" not in system.unversioned_tools(lower)
+
+
+def test_a_time_zone_is_a_link_and_a_name(tmp_path: Path) -> None:
+    lower = debian() | {b"usr/share/zoneinfo/Europe/Oslo": regular_file(b"TZif2")}
+    tree = made(tmp_path, replace(INPUTS, timezone="Europe/Oslo"), lower)
+    assert tree[b"etc/localtime"].target == b"/usr/share/zoneinfo/Europe/Oslo"
+    assert tree[b"etc/timezone"].content() == b"Europe/Oslo\n"
+    with pytest.raises(LayerError, match="Europe/Oslo") as caught:
+        made(tmp_path, replace(INPUTS, timezone="Europe/Oslo"))
+    assert "tzdata" in (caught.value.hint or "")
+
+
+def test_units_are_enabled_and_disabled(tmp_path: Path) -> None:
+    installed = b"[Install]\nWantedBy=multi-user.target\n"
+    wants = b"etc/systemd/system/multi-user.target.wants/"
+    lower = debian() | {
+        b"usr/lib/systemd/system/web.service": regular_file(installed),
+        b"usr/lib/systemd/system/cron.service": regular_file(installed),
+        b"usr/lib/systemd/system/apt-daily.timer": regular_file(installed),
+        b"usr/lib/systemd/system/multi-user.target.wants/getty.service": symlink(b"../getty.service"),
+        b"usr/lib/systemd/system/getty.service": regular_file(b""),
+        wants + b"cron.service": symlink(b"/lib/systemd/system/cron.service"),
+    }
+    inputs = replace(INPUTS, enable=("web", "apt-daily.timer"), disable=("cron", "getty"))
+    tree = made(tmp_path, inputs, lower)
+    assert tree[wants + b"web.service"].target == b"/usr/lib/systemd/system/web.service"
+    assert tree[wants + b"apt-daily.timer"].is_symlink
+    assert b"etc/systemd/system/apt-daily.timer" not in tree
+    assert is_whiteout(tree[wants + b"cron.service"])
+    assert tree[b"etc/systemd/system/getty.service"].target == b"/dev/null"
