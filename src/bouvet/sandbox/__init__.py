@@ -1,5 +1,19 @@
 """Talk: connections to a guest's agent and what is built on them."""
 
+from bouvet.protocol import (
+    ChangesLost,
+    CommandDetails,
+    CommandOptions,
+    DirectoryEntry,
+    Ending,
+    ExecResult,
+    Exit,
+    FileChange,
+    FileStat,
+    Gap,
+    Output,
+    RequestRefused,
+)
 from bouvet.sandbox.client import AgentClient
 from bouvet.sandbox.connection import CallFailed, CallTimeout, ConnectionLost, PendingCall
 from bouvet.sandbox.files import Files, Watch
@@ -14,14 +28,26 @@ __all__ = [
     "AgentClient",
     "CallFailed",
     "CallTimeout",
+    "ChangesLost",
+    "CommandDetails",
+    "CommandOptions",
     "ConnectionLost",
+    "DirectoryEntry",
     "Download",
+    "Ending",
+    "ExecResult",
+    "Exit",
+    "FileChange",
+    "FileStat",
     "Files",
+    "Gap",
     "NotListening",
+    "Output",
     "PendingCall",
     "ProcessOptions",
     "Processes",
     "RemoteProcess",
+    "RequestRefused",
     "Sandbox",
     "System",
     "TerminalSize",

@@ -129,14 +129,23 @@ class RemoteProcess:
             CallFailed: The connection has ended, or the agent sent what cannot be.
             AgentError: The process is not watched.
         """
-        if self._queue.subject is None:
-            raise AgentError("the process is not watched", hint="attach to it")
         event: ProcessEvent | None = None
         while not isinstance(event, Exit):
-            event = self._queue.next(None if timeout is None else time.monotonic() + timeout)
+            event = self.next_event(timeout=timeout)
             if event is None:
                 raise CallTimeout(f"the process has told nothing for {timeout:g} s", sent=True)
             yield event
+
+    def next_event(self, *, timeout: float | None = None) -> ProcessEvent | None:
+        """Return what comes next, as `events` yields it; None if there is nothing for `timeout` seconds.
+
+        Raises:
+            CallFailed: The connection has ended, or the agent sent what cannot be.
+            AgentError: The process is not watched.
+        """
+        if self._queue.subject is None:
+            raise AgentError("the process is not watched", hint="attach to it")
+        return self._queue.next(None if timeout is None else time.monotonic() + timeout)
 
     def write(self, data: bytes, *, timeout: float | None = CALL_SECONDS) -> None:
         """Write to its standard input, or its terminal; return when it was all taken.
