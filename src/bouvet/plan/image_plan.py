@@ -9,20 +9,18 @@ from bouvet.errors import SpecError
 from bouvet.plan.steps import (
     AgentInputs,
     DebianInputs,
-    NodeArchiveInputs,
-    NodeInputs,
-    RustInputs,
-    RustupInputs,
     Step,
     SystemInputs,
     make_step,
 )
+from bouvet.plan.toolchain_steps import (
+    NODESOURCE_EXCLUDE,
+    toolchain_archives,
+    toolchain_packages,
+    toolchain_steps,
+)
 from bouvet.plan.tree_steps import chained, environment, own_steps, package_steps
 from bouvet.spec import Architecture, Spec
-from bouvet.spec.toolchains import RUST_PACKAGES, Node, Rust
-
-DEFAULT_NPM = "11"
-"""The npm that is installed where the spec names none."""
 
 ARCHITECTURES: tuple[Architecture, ...] = ("x86_64", "aarch64")
 
@@ -61,6 +59,7 @@ def plan_layers(
         content: The digests of the host's files that the spec names, by their place in it
             (`tree_steps.file_place`, `tree_steps.key_place`).
     """
+    archives = toolchain_archives(spec)
     debian = make_step(
         "debian",
         DebianInputs(
@@ -68,17 +67,15 @@ def plan_layers(
             suite=spec.debian.suite,
             mirror=spec.debian.mirror,
             packages=tuple(sorted({*spec.debian.packages, *toolchain_packages(spec)})),
-            exclude=spec.debian.exclude,
+            exclude=(*spec.debian.exclude, *(NODESOURCE_EXCLUDE if archives else ())),
             include=spec.debian.include,
+            archives=archives,
         ),
         code=code["debian"],
     )
     packages = chained(package_steps(spec, architecture, content or {}), code, [debian])
     steps = [debian, *packages]
-    if spec.node is not None:
-        steps += _node_steps(spec.node, architecture, code)
-    if spec.rust is not None:
-        steps.append(_rust_step(spec.rust, architecture, code, debian))
+    steps += toolchain_steps(spec, architecture, code, [debian])
     own = chained(own_steps(spec, architecture, content or {}), code, steps)
     steps += own
     # Toolchains bring nothing that the system's configuration depends on.
@@ -102,29 +99,3 @@ def _system(spec: Spec) -> SystemInputs:
         enable=spec.services.enable,
         disable=spec.services.disable,
     )
-
-
-def toolchain_packages(spec: Spec) -> list[str]:
-    """Return the Debian packages that the spec's toolchains consist of, beside those that it lists."""
-    rust = RUST_PACKAGES if spec.rust is not None and spec.rust.source == "debian" else ()
-    node = ("nodejs",) if spec.node is not None and spec.node.source == "nodesource" else ()
-    return [*rust, *node]
-
-
-def _node_steps(node: Node, architecture: Architecture, code: Mapping[str, str]) -> list[Step]:
-    """Return the step that makes Node.js's layer, none where Debian's has it."""
-    if node.source == "nodesource":
-        return []
-    if node.source == "nodejs.org":
-        archive = NodeArchiveInputs(architecture, node.version, node.server)
-        return [make_step("node", archive, code=code["nodejs_org"])]
-    packages = NodeInputs(architecture, node.version, node.npm or DEFAULT_NPM)
-    return [make_step("node", packages, code=code["node"])]
-
-
-def _rust_step(rust: Rust, architecture: Architecture, code: Mapping[str, str], debian: Step) -> Step:
-    if rust.source == "debian":
-        return make_step("rust", RustInputs(architecture), code=code["rust"], after=[debian])
-    components = tuple(sorted(set(rust.components)))
-    inputs = RustupInputs(architecture, rust.channel, components, rust.server)
-    return make_step("rust", inputs, code=code["rustup"])

@@ -26,6 +26,29 @@ from bouvet.plan.inputs import (
 
 
 @dataclass(frozen=True, slots=True)
+class ArchiveInputs:
+    """An archive beside Debian's own, from which a few packages come.
+
+    Attributes:
+        name: The name of its files in `/etc/apt`, without ending.
+        url: Its address.
+        suite: Its suite.
+        component: The suite's component.
+        key: The public key that signs it: a URL, an absolute path, or armored text.
+        fingerprint: That key's fingerprint, in hexadecimal.
+        packages: Names of the packages that come from it, sorted.
+    """
+
+    name: str
+    url: str
+    suite: str
+    component: str
+    key: str
+    fingerprint: str
+    packages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DebianInputs:
     """A Debian tree made by mmdebstrap.
 
@@ -33,9 +56,10 @@ class DebianInputs:
         architecture: `x86_64` or `aarch64`.
         suite: The release's code name, for example `bookworm`.
         mirror: A mirror's URL, or None for mmdebstrap's own default.
-        packages: Names of packages to install beside the essential ones, sorted.
+        packages: Packages to install beside the essential ones, sorted: names, or `NAME=VERSION`.
         exclude: dpkg `path-exclude` patterns, in order.
         include: dpkg `path-include` patterns, applied after `exclude`.
+        archives: Archives beside Debian's own.
     """
 
     kind: ClassVar[str] = "debian"
@@ -45,6 +69,7 @@ class DebianInputs:
     packages: tuple[str, ...]
     exclude: tuple[str, ...]
     include: tuple[str, ...]
+    archives: tuple[ArchiveInputs, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from bouvet.spec.packages import ARMORED_KEY
 from bouvet.spec.values import Lines, Table, Version, matching
 
 RUST_PACKAGES = ("cargo-web", "rust-web-clippy", "rustc-web", "rustfmt-web")
@@ -29,6 +30,12 @@ _RUST_KEYS: dict[str, set[str]] = {"debian": set(), "rustup": {"channel", "compo
 Url = Annotated[str, matching(_URL, "URL; it begins with http:// or https://")]
 
 
+def _key(value: str) -> str:
+    if not (_URL.fullmatch(value) or value.startswith("/") or value.strip().startswith(ARMORED_KEY)):
+        raise ValueError(f"is no key: a URL, an absolute path, or text that begins with '{ARMORED_KEY}'")
+    return value
+
+
 class Node(Table):
     """Node.js and npm."""
 
@@ -46,9 +53,9 @@ class Node(Table):
         None,
         description="For 'nodejs.org' a mirror of its 'dist' directory; for 'nodesource' the archive.",
     )
-    key: Lines | None = Field(
+    key: Annotated[Lines, AfterValidator(_key)] | None = Field(
         None,
-        description="The key that signs NodeSource's archive: a URL, a file's path, or the armored text.",
+        description="The key that signs NodeSource's archive: a URL, an absolute path, or the armored text.",
     )
     fingerprint: Annotated[str, matching(_FINGERPRINT, "fingerprint: 40 hexadecimal digits")] | None = Field(
         None, description="The fingerprint of that key."

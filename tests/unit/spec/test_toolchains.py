@@ -10,7 +10,7 @@ from bouvet.spec import Spec
 from bouvet.spec.toolchains import toolchain_contradictions
 
 FINGERPRINT = "6F71F525282841EEDAF851B42F59B5F99B1BE0B4"
-ARCHIVE = {"server": "https://example.org/node_20.x", "key": "key.asc", "fingerprint": FINGERPRINT}
+ARCHIVE = {"server": "https://example.org/node_20.x", "key": "/etc/key.asc", "fingerprint": FINGERPRINT}
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_what_goes_together(data: dict[str, Any]) -> None:
     [
         ({"node": {"server": "http://127.0.0.1"}}, "node.server: means nothing with node.source = 'npm'"),
         ({"node": {"source": "nodejs.org", "npm": "11"}}, "node.npm: means nothing"),
-        ({"node": {"source": "nodejs.org", "key": "x"}}, "node.key: means nothing"),
+        ({"node": {"source": "nodejs.org", "key": "/x"}}, "node.key: means nothing"),
         ({"node": {"source": "nodesource"}}, "node: needs server, key, fingerprint"),
         ({"rust": {"channel": "beta"}}, "rust.channel: means nothing with rust.source = 'debian'"),
         ({"rust": {"components": ["clippy"]}}, "rust.components: means nothing"),
@@ -62,6 +62,7 @@ def test_what_does_not(data: dict[str, Any], message: str) -> None:
         ("node", "source", "brew"),
         ("node", "server", "nodejs.org/dist"),
         ("node", "fingerprint", "F1E0B4"),
+        ("node", "key", "key.asc"),
     ],
 )
 def test_values_that_are_wrong(table: str, key: str, value: object) -> None:
