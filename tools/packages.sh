@@ -47,6 +47,7 @@ for group; do
     test)
         need bc bc
         need bison bison
+        need busybox-static busybox
         need cpio cpio
         need e2fsprogs e2fsck mke2fs debugfs dumpe2fs resize2fs
         need file file
