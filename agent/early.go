@@ -41,86 +41,96 @@ func bootRoot() error {
 
 // startInit starts the agent before the machine's init, as which PID 1 then goes on.
 func startInit(init string) error {
-	if err := startEarlyAgent(); err != nil {
+	agent, err := startEarlyAgent()
+	if err != nil {
 		milestone("the agent is left to " + init + ": " + err.Error())
 	}
+	if suppliesInit(init) {
+		milestone("starting services: the image has no init")
+		return supervise(agent)
+	}
 	milestone("starting " + init)
-	err := syscall.Exec(init, append([]string{init}, os.Args[1:]...), os.Environ())
+	err = syscall.Exec(init, append([]string{init}, os.Args[1:]...), os.Environ())
 	return &os.PathError{Op: "start", Path: init, Err: err}
 }
 
-// startEarlyAgent starts an agent if the image has one to succeed it, and it is not turned off. The
-// socket listens before the agent runs; its successor, a service of the machine's init, takes it over.
+// startEarlyAgent starts an agent if the image has one to succeed it, and it is not turned off; it returns
+// its process id, 0 without one. Its successor, a service of the machine's init, takes its socket over.
 // If this agent dies before, its socket is gone with it, and the service binds one of its own.
-func startEarlyAgent() error {
+func startEarlyAgent() (int, error) {
 	words, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if slices.Contains(strings.Fields(string(words)), earlyOff) {
-		return nil
+		return 0, nil
 	}
 	if err := syscall.Access(agentProgram, executable); err != nil {
-		return &os.PathError{Op: "find", Path: agentProgram, Err: err}
+		return 0, &os.PathError{Op: "find", Path: agentProgram, Err: err}
 	}
-	loadVsock()
-	listening, err := bindVsock(defaultPort)
-	if err != nil {
-		return err
-	}
-	defer syscall.Close(listening)
-	milestone("agent listening")
 	// With systemd's own options (src/shared/mount-setup.c): it does not mount another one over it,
 	// and so /run keeps the socket by which the agent is succeeded.
 	const flags = syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_STRICTATIME
 	if err := syscall.Mount("tmpfs", "/run", "tmpfs", flags, "mode=755,size=20%,nr_inodes=800k"); err != nil {
-		return &os.PathError{Op: "mount a tmpfs on", Path: "/run", Err: err}
+		return 0, &os.PathError{Op: "mount a tmpfs on", Path: "/run", Err: err}
 	}
+	return launchAgent()
+}
+
+// launchAgent starts an agent, whose socket listens before it runs, and returns its process id. It waits
+// until the agent accepts connections, but not for long.
+func launchAgent() (int, error) {
+	loadVsock()
+	listening, err := bindVsock(defaultPort)
+	if err != nil {
+		return 0, err
+	}
+	defer syscall.Close(listening)
+	milestone("agent listening")
 	ready, serving, err := pipe()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer ready.Close()
-	err = forkAgent(listening, serving)
+	pid, err := forkAgent(listening, serving)
 	serving.Close()
 	if err != nil {
-		return &os.PathError{Op: "start", Path: ownProgram, Err: err}
+		return 0, &os.PathError{Op: "start", Path: ownProgram, Err: err}
 	}
 	_ = ready.SetReadDeadline(time.Now().Add(earlyDeadline))
 	switch _, err := ready.Read(make([]byte, 1)); err {
 	case nil:
 		milestone("agent started")
 	case io.EOF:
-		return errors.New("it ended before it accepted connections")
+		return pid, errors.New("it ended before it accepted connections")
 	default:
 		milestone("agent not waited for: " + err.Error())
 	}
-	return nil
+	return pid, nil
 }
 
 // forkAgent starts the agent as a process that the kernel never kills for memory. It is this same
 // program, which is in memory already: the image's would have to be read from its disk.
-func forkAgent(listening int, serving *os.File) error {
+func forkAgent(listening int, serving *os.File) (int, error) {
 	null, err := openAgain("/dev/null", syscall.O_RDONLY, 0)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer syscall.Close(null)
 	// The score is inherited, by the agent as intended and by the machine's init if it stayed.
 	score, err := os.OpenFile(oomScorePath, os.O_WRONLY, 0)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer score.Close()
 	_, _ = score.WriteString(oomNever)
 	defer score.WriteString(oomNeutral)
 	files := []uintptr{uintptr(null), uintptr(syscall.Stdout), uintptr(syscall.Stderr), uintptr(listening), serving.Fd()}
-	_, err = syscall.ForkExec(ownProgram, []string{agentProgram, "--inherit"}, &syscall.ProcAttr{
+	return syscall.ForkExec(ownProgram, []string{agentProgram, "--inherit"}, &syscall.ProcAttr{
 		Dir:   "/",
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
-	return err
 }
 
 // inherit takes what forkAgent has passed on: the listening socket, and the pipe.
