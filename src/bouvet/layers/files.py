@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING
 from bouvet.errors import LayerError
 from bouvet.formats.tree import Inode, directory, regular_file
 from bouvet.layers.accounts import Accounts, Ids
+from bouvet.layers.host_files import changed
 from bouvet.layers.paths import real_directory, real_path
 from bouvet.layers.placing import Placing, newest_time
 
@@ -92,13 +93,11 @@ class _Files:
             with entry.content.open("rb") as file:
                 reading = _Hashed(file)
                 self._layer.add_content(inode, io.BufferedReader(reading), entry.size)
-                changed = reading.digest() != entry.sha256 or bool(file.read(1))
+                same = reading.digest() == entry.sha256 and not file.read(1)
         except (OSError, EOFError):
-            changed = True
-        if changed:
-            raise LayerError(
-                f"{entry.content} was changed while the image was being made", hint="build again"
-            )
+            same = False
+        if not same:
+            raise changed(entry)
         self._layer.tree[place] = inode
 
 

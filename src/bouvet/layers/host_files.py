@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bouvet.errors import SpecError
+from bouvet.errors import LayerError, SpecError
 
 MAXIMUM_TEMPLATE = 4 << 20
 """Bytes that a template may have."""
@@ -41,6 +41,24 @@ class HostEntry:
     sha256: bytes = b""
     content: bytes | Path = b""
     target: bytes = b""
+
+    def read(self) -> bytes:
+        """Return a small file's bytes.
+
+        Raises:
+            LayerError: They are not what they were when the digest was made.
+        """
+        content = self.content
+        if isinstance(content, Path):
+            content = content.read_bytes() if content.is_file() else b""
+        if hashlib.sha256(content).digest() != self.sha256:
+            raise changed(self)
+        return content
+
+
+def changed(entry: HostEntry) -> LayerError:
+    """Return the error for a file that is not what it was when the plan was made."""
+    return LayerError(f"{entry.content!s} was changed while the image was being made", hint="build again")
 
 
 @dataclass(frozen=True, slots=True)

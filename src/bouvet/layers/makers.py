@@ -12,7 +12,25 @@ import re
 from pathlib import Path
 from typing import Protocol
 
-from bouvet.layers import agent, debian, files, node, nodejs_org, run, rust, rustup, system, users
+from bouvet.layers import (
+    agent,
+    apt,
+    cargo,
+    container,
+    debian,
+    files,
+    locale,
+    node,
+    nodejs_org,
+    npm_packages,
+    oci,
+    pip,
+    run,
+    rust,
+    rustup,
+    system,
+    users,
+)
 from bouvet.layers.maker import Workshop
 from bouvet.layers.writer import LayerWriter
 from bouvet.plan.steps import Step
@@ -21,14 +39,21 @@ _ROOM = Path(__file__).parent
 _IMPORT = re.compile(r"^\s*from bouvet\.layers(?:\.(\w+))? import ([\w, ]+)", re.MULTILINE)
 _MODULES = {
     "debian": debian,
+    "oci": oci,
     "node": node,
     "nodejs_org": nodejs_org,
     "rust": rust,
     "rustup": rustup,
+    "apt": apt,
+    "locale": locale,
     "users": users,
+    "pip": pip,
+    "npm": npm_packages,
+    "cargo": cargo,
     "files": files,
     "run": run,
     "system": system,
+    "container": container,
     "agent": agent,
 }
 

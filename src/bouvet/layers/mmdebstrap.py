@@ -61,14 +61,19 @@ _CAUSES = (
 )
 
 
+def find_cause(lines: Iterable[str]) -> tuple[str, str] | None:
+    """Return what lines of apt or dpkg say went wrong, and what to do about it; None if that is unknown."""
+    printed = list(lines)
+    for cause in _CAUSES:
+        if found := next(filter(None, (re.search(cause.pattern, line) for line in printed)), None):
+            return cause.message.format(*found.groups()), cause.hint
+    return None
+
+
 def failure(argv: Sequence[str], status: int, lines: Iterable[str]) -> LayerError:
     """Return the error for an mmdebstrap that ended with `status` after printing `lines`."""
     printed = list(lines)
-    message, hint = f"mmdebstrap ended with status {status}", None
-    for cause in _CAUSES:
-        if found := next(filter(None, (re.search(cause.pattern, line) for line in printed)), None):
-            message, hint = cause.message.format(*found.groups()), cause.hint
-            break
+    message, hint = find_cause(printed) or (f"mmdebstrap ended with status {status}", None)
     return LayerError(
         f"Debian's packages were not installed: {message}",
         hint=hint,
