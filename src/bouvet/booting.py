@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bouvet.errors import AgentError, BouvetError, FormatError, MachineError
 from bouvet.events import Listener, Note, StepFinished, StepStarted, ignore
+from bouvet.formats.elf import IDENTIFYING, code_architecture
 from bouvet.formats.ext4 import Ext4Reader
 from bouvet.layers.agent import binary
 from bouvet.layers.store import default_root
@@ -24,6 +25,7 @@ from bouvet.sandbox import (
     Sandbox,
     connect_client,
 )
+from bouvet.spec import Architecture
 from bouvet.vm.accelerator import choose_accelerator
 from bouvet.vm.kernel import Kernel, KernelCache, parse_kernel
 from bouvet.vm.machine import MIB, BootTimings, EndReason, MachineConfig
@@ -36,6 +38,7 @@ __all__ = [
     "TimingReport",
     "TimingRow",
     "await_agent",
+    "await_system",
     "boot",
     "image_architecture",
     "start_machine",
@@ -162,6 +165,20 @@ def await_agent(machine: QemuMachine, seconds: float) -> tuple[AgentClient, Boot
     return client, timings
 
 
+def await_system(sandbox: Sandbox, seconds: float, *, listener: Listener = ignore) -> str:
+    """Wait until a guest's systemd has started everything; return the system's state.
+
+    Raises:
+        CallTimeout: It took longer than so many seconds, or the guest's init is not systemd.
+        MachineError: The machine has ended.
+    """
+    started = time.monotonic()
+    listener(StepStarted("system", "systemd starts the services"))
+    state = sandbox.system_state(timeout=seconds)
+    listener(StepFinished("system", time.monotonic() - started, state))
+    return state
+
+
 def use_console(machine: QemuMachine, keyboard: int, screen: int) -> str:
     """Connect a machine's console with a terminal until one of them ends; return which, for the user.
 
@@ -215,18 +232,27 @@ def timings_report(sandbox: Sandbox) -> TimingReport:
     return TimingReport(rows, (f"the system is {state}", *lines))
 
 
-def image_architecture(image: Path) -> str:
-    """Return an image's architecture, told by its dynamic loader; the host's where it has none.
+def image_architecture(image: Path) -> Architecture:
+    """Return an image's architecture: its dynamic loader's, or else that of its agent or shell.
+
+    It is the host's where an image has none of them.
 
     Raises:
         MachineError: It is not there, or no image.
     """
     try:
         with Ext4Reader(image) as reader:
-            for architecture, loader in _LOADERS.items():
+            for loader, architecture in _LOADERS.items():
                 with contextlib.suppress(FileNotFoundError, FormatError):
                     reader.stat(reader.resolve(loader))
                     return architecture
+            for program in _STATIC_PROGRAMS:
+                with contextlib.suppress(FileNotFoundError, FormatError):
+                    for run in reader.stat(reader.resolve(program)).segments[:1]:
+                        found = code_architecture(run.source.read(run.source_offset, IDENTIFYING))
+                        for architecture in set(_LOADERS.values()):
+                            if found == architecture:
+                                return architecture
     except OSError as error:
         raise MachineError(f"cannot read the image {image}: {error.strerror}") from error
     except BouvetError as error:
@@ -234,8 +260,15 @@ def image_architecture(image: Path) -> str:
     return host_architecture()
 
 
-_LOADERS = {"x86_64": b"lib64/ld-linux-x86-64.so.2", "aarch64": b"lib/ld-linux-aarch64.so.1"}
-"""Where each architecture's programs expect the dynamic loader (the psABIs, "Program Interpreter")."""
+_LOADERS: dict[bytes, Architecture] = {
+    b"lib64/ld-linux-x86-64.so.2": "x86_64",
+    b"lib/ld-musl-x86_64.so.1": "x86_64",
+    b"lib/ld-linux-aarch64.so.1": "aarch64",
+    b"lib/ld-musl-aarch64.so.1": "aarch64",
+}
+"""Where programs expect the dynamic loader (the psABIs, "Program Interpreter"; musl's `ldso`)."""
+
+_STATIC_PROGRAMS = (b"usr/local/bin/bouvet-agent", b"bin/sh")
 
 
 def _fetch(kernels: KernelCache, name: str, architecture: str, listener: Listener) -> Kernel:

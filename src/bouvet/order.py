@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import bouvet
 from bouvet import own_content
+from bouvet.events import Listener, StepFinished, StepStarted, ToolOutput, ignore
 from bouvet.formats import ext4, tree
 from bouvet.layers import agent as agent_layer
-from bouvet.layers import makers
+from bouvet.layers import makers, oci_source
 from bouvet.layers.host_files import HostFiles
+from bouvet.layers.store import default_root
 from bouvet.plan import Step, digest_of, plan_layers, tree_steps
 from bouvet.plan.inputs import Variables
+from bouvet.plan.oci_steps import ContainerBase, OciInputs, Service, with_environment
 from bouvet.spec import Architecture, Spec
 
 MANIFEST = b"usr/share/bouvet/manifest.json"
@@ -52,16 +56,61 @@ class Order:
         """
         return own_content.collect(self.spec, self.directory)
 
+    def fetch(self, *, refresh: bool, listener: Listener = ignore) -> None:
+        """Copy the registry's image that it starts with, if it does and there is no copy yet.
+
+        Args:
+            refresh: Ask the registry again, whatever was copied before.
+            listener: Is told of the progress.
+
+        Raises:
+            BouvetError: It cannot be copied.
+        """
+        source, downloads = self.spec.from_ or "", _downloads()
+        if not source.startswith("docker:"):
+            return
+        if oci_source.pulled(source, self.architecture, downloads).exists() and not refresh:
+            return
+        started = time.monotonic()
+        listener(StepStarted("pull", "refresh" if refresh else "not in the cache"))
+        oci_source.pull(source, self.architecture, downloads, lambda line: listener(ToolOutput("pull", line)))
+        listener(StepFinished("pull", time.monotonic() - started, source))
+
+    @functools.cached_property
+    def container(self) -> ContainerBase | None:
+        """The container image that it starts with, None for a tree of Debian's.
+
+        Raises:
+            BouvetError: It cannot be found, or is damaged.
+        """
+        if self.spec.from_ is None:
+            return None
+        self.fetch(refresh=False)
+        image = oci_source.find_image(self.spec.from_, self.architecture, self.directory, _downloads())
+        layers = tuple(
+            OciInputs(blob.diff_id, blob.digest, str(blob.place.path), blob.place.offset, blob.place.size)
+            for blob in image.layers
+        )
+        found = image.configuration
+        service = Service(found.entrypoint, found.command, found.environment, found.user, found.directory)
+        return ContainerBase(image.digest, layers, service)
+
+    @functools.cached_property
+    def resolved(self) -> Spec:
+        """The spec, with what a container image says of its environment."""
+        return self.spec if self.container is None else with_environment(self.spec, self.container)
+
     @functools.cached_property
     def steps(self) -> list[Step]:
         """The steps that make the image's layers."""
         agent = hashlib.sha256(agent_layer.binary(self.architecture)).hexdigest() if self.spec.agent else ""
         return plan_layers(
-            self.spec,
+            self.resolved,
             self.architecture,
             code=makers.code_digests(),
             agent=agent,
             content={place: files.digest for place, files in self.content.items()},
+            container=self.container,
         )
 
     @functools.cached_property
@@ -72,16 +121,20 @@ class Order:
     @property
     def environment(self) -> Variables:
         """The variables of everything in the image, PATH first."""
-        return tree_steps.environment(self.spec)
+        return tree_steps.environment(self.resolved)
 
     @functools.cached_property
     def manifest(self) -> dict[str, Any]:
         """What the image tells about itself; it has no time of the build."""
+        spec = public(self.resolved)
+        if self.spec.from_ is not None and self.container is not None:
+            # Which image, and not where on the host it lay.
+            spec["from_"] = f"{self.spec.from_.partition(':')[0]}@{self.container.digest}"
         return {
             "bouvet": bouvet.__version__,
             "name": self.name,
             "architecture": self.architecture,
-            "spec": public(self.spec),
+            "spec": spec,
             # No digests: a layer's covers the password, and is quick to compute for one who guesses.
             "layers": [step.name for step in self.steps],
         }
@@ -107,6 +160,11 @@ def public(spec: Spec) -> dict[str, Any]:
     for run in data["run"]:
         run["env"] = dict.fromkeys(run["env"], SECRET)
     return data
+
+
+def _downloads() -> Path:
+    """Return where copies of registries' images are kept."""
+    return default_root() / "downloads" / "oci"
 
 
 @functools.cache

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bouvet import process
+from bouvet import planning, process
 from bouvet.errors import BouvetError, LayerCorrupt
 from bouvet.events import Listener, Note, StepFinished, StepProgress, StepStarted, ToolOutput, ignore
 from bouvet.formats import ext4, tree
 from bouvet.formats.tree import FileTree
-from bouvet.image import oci
 from bouvet.image.expectation import Expectation
 from bouvet.image.output import replacing
 from bouvet.image.report import Report, Row
@@ -32,6 +31,8 @@ from bouvet.layers.unpacked import UnpackedLayers
 from bouvet.layers.writer import LayerWriter
 from bouvet.order import MANIFEST, Order
 from bouvet.plan import Step
+from bouvet.plan.record import Record
+from bouvet.planning import why
 from bouvet.spec import Architecture, Spec
 from bouvet.vm.debian_kernel import DebianKernel
 from bouvet.vm.kernel import KernelCache, parse_kernel
@@ -40,7 +41,6 @@ from bouvet.vm.kernel_build import build_kernel
 __all__ = [
     "BuildResult",
     "DebianKernel",
-    "ExportResult",
     "Order",
     "Report",
     "Row",
@@ -49,7 +49,6 @@ __all__ = [
     "build_kernel",
     "cached_layers",
     "default_root",
-    "export",
     "kernel_cache",
     "make_layers",
     "merged_tree",
@@ -82,17 +81,6 @@ class BuildResult:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class ExportResult:
-    """What an export came to: the archive, its size in bytes, and the digests in it."""
-
-    archive: Path
-    size: int
-    manifest: str
-    configuration: str
-    layers: tuple[str, ...]
-
-
 def build(
     order: Order,
     target: Path,
@@ -116,6 +104,7 @@ def build(
         BouvetError: A step or the image failed; an image that was there before is left as it was.
     """
     started = time.monotonic()
+    order.fetch(refresh=refresh, listener=listener)
     description = target.with_suffix(".json")
     agent = target.parent / "bouvet-agent" if order.spec.agent else None
     unchanged = not refresh and _is_current(target, description, order.digest)
@@ -123,7 +112,7 @@ def build(
         listener(StepFinished("image", time.monotonic() - started, f"{target} is up to date", cached=True))
     else:
         with Store(cache or default_root()) as store:
-            _renewing_corrupt_layers(
+            renewing_corrupt_layers(
                 lambda renew: _write_image(
                     order,
                     make_layers(order, store, renew, listener, keep_failed=keep_failed),
@@ -148,59 +137,6 @@ def build(
     )
 
 
-def export(
-    order: Order,
-    target: Path,
-    *,
-    refresh: bool = False,
-    cache: Path | None = None,
-    listener: Listener = ignore,
-) -> ExportResult:
-    """Write an OCI archive, which is a docker-archive too, with one layer a step.
-
-    Args:
-        order: What to build; its name is the container image's.
-        target: The archive's path; it appears whole or not at all.
-        refresh: Make every layer anew, whatever the cache has.
-        cache: The cache's directory; the user's by default.
-        listener: Is told of the progress.
-
-    Raises:
-        BouvetError: A step or the archive failed; an archive that was there before is left as it was.
-    """
-    written: list[oci.OciDigests] = []
-
-    def work(renew: bool, store: Store) -> None:
-        layers = make_layers(order, store, renew, listener)
-        listener(StepStarted("archive", "asked for"))
-        started = time.monotonic()
-        trees = [(layer.name, layer.tree) for layer in layers]
-        trees.append(("manifest", _manifest_tree(order, layers)))
-        configuration = oci.OciConfiguration(
-            architecture=order.architecture,
-            created=max(0, _newest(layers) // 1_000_000_000),
-            name=order.name,
-            environment=order.environment,
-            command=("/bin/bash",),
-            working_directory="/root",
-        )
-        with replacing(target) as descriptor:
-            digests = oci.write_archive(
-                [oci.OciLayer(name, content, f"bouvet {name}") for name, content in trees],
-                configuration,
-                descriptor,
-                progress=lambda fraction: listener(StepProgress("archive", "writing", fraction)),
-            )
-        written.append(digests)
-        outcome = f"{target}, {digests.size / (1 << 20):.1f} MiB, {len(trees)} layers"
-        listener(StepFinished("archive", time.monotonic() - started, outcome))
-
-    with Store(cache or default_root()) as store:
-        _renewing_corrupt_layers(lambda renew: work(renew, store), store, refresh=refresh, listener=listener)
-    digests = written[-1]
-    return ExportResult(target, digests.size, digests.manifest, digests.configuration, digests.layers)
-
-
 def make_layers(
     order: Order, store: Store, refresh: bool, listener: Listener, *, keep_failed: bool = False
 ) -> list[Layer]:
@@ -210,7 +146,8 @@ def make_layers(
     others run is ended; with `keep_failed`, a failed command's tree is kept to be entered.
     """
     layers: dict[str, concurrent.futures.Future[Layer]] = {}
-    making = _Making(order, store, UnpackedLayers(store), refresh, keep_failed, listener)
+    before = planning.last_record(order, store.root)
+    making = _Making(order, store, UnpackedLayers(store), refresh, keep_failed, listener, before)
     pool = concurrent.futures.ThreadPoolExecutor(max_workers=len(order.steps))
     try:
         for step in order.steps:
@@ -225,29 +162,31 @@ def make_layers(
             pool.shutdown(wait=True)
         raise
     pool.shutdown()
+    planning.remember(order, store.root)
     return [layers[step.name].result() for step in order.steps]
 
 
 def merged_tree(order: Order, layers: Sequence[Layer]) -> FileTree:
     """Return the image's tree: the layers laid over each other, and the manifest on top."""
-    return merge([*(layer.tree for layer in layers), _manifest_tree(order, layers)])
+    return merge([*(layer.tree for layer in layers), manifest_tree(order, layers)])
 
 
-def _manifest_tree(order: Order, layers: Sequence[Layer]) -> FileTree:
+def manifest_tree(order: Order, layers: Sequence[Layer]) -> FileTree:
+    """Return the tree of the manifest that goes on top of an order's layers."""
     content = json.dumps(order.manifest, indent=1, sort_keys=True).encode() + b"\n"
-    newest = _newest(layers)
+    time_of_all = newest(layers)
     return {
-        MANIFEST.rpartition(b"/")[0]: tree.directory(mtime=newest),
-        MANIFEST: tree.regular_file(content, mtime=newest),
+        MANIFEST.rpartition(b"/")[0]: tree.directory(mtime=time_of_all),
+        MANIFEST: tree.regular_file(content, mtime=time_of_all),
     }
 
 
-def _newest(layers: Sequence[Layer]) -> int:
+def newest(layers: Sequence[Layer]) -> int:
     """Return the newest time of the layers' entries, which is the image's time, in nanoseconds."""
     return max((inode.mtime for layer in layers for inode in layer.tree.values()), default=0)
 
 
-def _renewing_corrupt_layers(
+def renewing_corrupt_layers(
     work: Callable[[bool], None], store: Store, *, refresh: bool, listener: Listener
 ) -> None:
     """Run the work; when a cached layer turns out to be corrupt, evict it and run the work once more.
@@ -272,6 +211,7 @@ class _Making:
     refresh: bool
     keep_failed: bool
     listener: Listener
+    before: Record
 
 
 def _obtain(making: _Making, step: Step, below: Sequence[concurrent.futures.Future[Layer]]) -> Layer:
@@ -284,7 +224,9 @@ def _obtain(making: _Making, step: Step, below: Sequence[concurrent.futures.Futu
         outcome = f"cached, made {_age(time.time() - layer.created)} ago"
         listener(StepFinished(step.name, time.monotonic() - started, outcome, cached=True))
         return layer
-    listener(StepStarted(step.name, "refresh" if making.refresh else "not in the cache"))
+    listener(
+        StepStarted(step.name, "; ".join(why(step, making.order, making.before, refresh=making.refresh)))
+    )
     if making.refresh:
         store.evict(step.digest)
 
@@ -345,7 +287,7 @@ def _write_image(order: Order, layers: Sequence[Layer], target: Path, listener: 
         hash_seed=identity,
         size=order.spec.size,
         free=0 if order.spec.size is not None else order.spec.free,
-        timestamp=max(0, _newest(layers) // 1_000_000_000),
+        timestamp=max(0, newest(layers) // 1_000_000_000),
     )
     plan = ext4.plan_filesystem(content, options)
     with replacing(target) as descriptor:

@@ -40,10 +40,16 @@ ALLOWED: dict[str, set[str]] = {
     "sandbox": HOST | {"bouvet.protocol", "bouvet.vm.machine"},
     # The one module that joins the rooms, and its face.
     "pipeline": {"bouvet"},
+    # Its part that writes for container tools: a finished image has to be read as one to boot is.
+    "exporting": {"bouvet"},
     # Its half that boots: the command line's `build` need not load the machine room.
     "booting": {"bouvet"},
+    # What runs in a sandbox on the caller's terminal: it needs both.
+    "running": {"bouvet"},
     # What it is asked for: a spec with the digests of all that makes its image.
     "order": {"bouvet"},
+    # Why a build's steps run: it needs plans and the cache.
+    "planning": {"bouvet"},
     # The host's files that a spec names: read for the plan, copied by the layers.
     "own_content": ERRORS | {"bouvet.spec", "bouvet.plan", "bouvet.layers"},
     # What an image's rows are checked with in the guest: it needs both, the expectation and the sandbox.
@@ -53,7 +59,10 @@ ALLOWED: dict[str, set[str]] = {
     "cli": EVENTS
     | {
         "bouvet.pipeline",
+        "bouvet.exporting",
         "bouvet.booting",
+        "bouvet.planning",
+        "bouvet.running",
         "bouvet.verifying",
         "bouvet.sandbox",
         "bouvet.spec",

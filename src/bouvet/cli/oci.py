@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from bouvet import pipeline
+from bouvet import exporting, pipeline
 from bouvet.cli.options import make_order, order_options, output_options, print_json
 from bouvet.cli.progress import progress
+from bouvet.errors import SpecError
 
 
 @click.command("oci")
@@ -34,15 +35,26 @@ def command(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Build an OCI archive, one layer a step, from a preset or a spec file.
+    """Build an OCI archive from a preset or a spec file, one layer a step, or from a finished image.
+
+    A finished image is a file that ends in .ext4; it becomes one layer.
 
     OUTPUT/NAME.tar is an OCI archive and a docker-archive at once: 'docker load', 'podman load' and
     skopeo (oci-archive: and docker-archive:) take it.
     """
-    order = make_order(spec, arch, name, overrides)
-    target = output if output.suffix == ".tar" else output / f"{Path(order.name).name}.tar"
+    if Path(spec).suffix == ".ext4":
+        if arch is not None or overrides or refresh:
+            raise SpecError("a finished image is taken as it is: leave out --arch, --set and --refresh")
+        order, title = None, name or f"bouvet-{Path(spec).stem}"
+    else:
+        order = make_order(spec, arch, name, overrides)
+        title = order.name
+    target = output if output.suffix == ".tar" else output / f"{Path(title).name}.tar"
     with progress(quiet=quiet, verbose=verbose) as listener:
-        result = pipeline.export(order, target, refresh=refresh, listener=listener)
+        if order is None:
+            result = exporting.export_image(Path(spec), target, name=title, listener=listener)
+        else:
+            result = exporting.export(order, target, refresh=refresh, listener=listener)
     if as_json:
         print_json(pipeline.as_json(result))
     else:

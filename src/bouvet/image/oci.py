@@ -78,7 +78,8 @@ class OciConfiguration:
         name: A Docker repository name: lower case, with or without a registry's host before it.
         tag: A Docker tag: up to 128 letters, digits, `_`, `.` and `-`.
         environment: Names and values.
-        command: What a container runs if it is not told; empty for nothing.
+        entrypoint: The first words of what a container runs.
+        command: The further words, or all of them, if it is not told others; empty for none.
         working_directory: Where it starts, an absolute path; empty for `/`.
         user: Whom it runs as: a name or number, with or without `:group`; empty for root.
         labels: Names and values that tools show.
@@ -92,6 +93,7 @@ class OciConfiguration:
     name: str = "bouvet-devbox"
     tag: str = "latest"
     environment: tuple[tuple[str, str], ...] = ()
+    entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     working_directory: str = ""
     user: str = ""
@@ -321,6 +323,7 @@ def _configuration(
     run: dict[str, Any] = {
         "User": configuration.user,
         "Env": [f"{name}={value}" for name, value in configuration.environment],
+        "Entrypoint": list(configuration.entrypoint),
         "Cmd": list(configuration.command),
         "WorkingDir": configuration.working_directory,
         "Labels": dict(configuration.labels),

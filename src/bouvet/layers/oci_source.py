@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import stat
 import tarfile
 import tempfile
@@ -101,32 +100,27 @@ class _Files(Protocol):
         ...
 
 
-def find_image(
-    source: str, architecture: str, downloads: Path, *, refresh: bool, output: Callable[[str], None]
-) -> ContainerImage:
+def find_image(source: str, architecture: str, directory: Path, downloads: Path) -> ContainerImage:
     """Return the image that a spec's `from` names.
 
     Args:
-        source: The transport, `:` and what it says; paths relative to the working directory.
+        source: The transport, `:` and what it says.
         architecture: What the image must run on.
-        downloads: A directory that is kept, for copies of registries' images.
-        refresh: Ask the registry again, whatever was copied before.
-        output: Called with each line that skopeo prints.
+        directory: What a path is relative to.
+        downloads: Where `pull` has put copies of registries' images.
 
     Raises:
         SpecError: There is no such image, none for the architecture, or several.
         FormatError: It is damaged, or not what its digests say.
         LayerError: It cannot be read.
-        CommandFailed: skopeo could not copy it.
     """
     transport, _, rest = source.partition(":")
     if transport == "docker":
-        layout = _pull(rest.removeprefix("//"), architecture, downloads, refresh=refresh, output=output)
-        return _in_layout(_Directory(layout), architecture, None, source)
+        return _in_layout(_Directory(pulled(source, architecture, downloads)), architecture, None, source)
     path, _, tag = rest.partition(":")
     if transport == "oci":
-        return _in_layout(_Directory(Path(path)), architecture, tag or None, source)
-    archive = _Archive(Path(path))
+        return _in_layout(_Directory(directory / path), architecture, tag or None, source)
+    archive = _Archive(directory / path)
     if transport == "oci-archive":
         return _in_layout(archive, architecture, tag or None, source)
     return _in_saved(archive, architecture, tag or None, source)
@@ -300,14 +294,27 @@ def _document(files: _Files, name: str) -> bytes:
         raise LayerError(f"cannot read the image's {place.path}: {error.strerror}") from error
 
 
-def _pull(
-    reference: str, architecture: str, downloads: Path, *, refresh: bool, output: Callable[[str], None]
-) -> Path:
-    """Return the layout that has a registry's image, copied by skopeo unless that was done before."""
-    key = hashlib.sha256(f"{architecture} {reference}".encode()).hexdigest()
-    layout = downloads / key
-    if layout.is_dir() and not refresh:
-        return layout
+def pulled(source: str, architecture: str, downloads: Path) -> Path:
+    """Return where the copy of a registry's image is, or will be."""
+    return downloads / hashlib.sha256(f"{architecture} {source}".encode()).hexdigest()
+
+
+def pull(source: str, architecture: str, downloads: Path, output: Callable[[str], None]) -> None:
+    """Copy a registry's image, as a layout, by skopeo; a copy that is there already is replaced.
+
+    The registry and its login are the user's own: skopeo's, podman's and docker's settings hold.
+
+    Args:
+        source: `docker://` and the image's name.
+        architecture: What it must run on.
+        downloads: A directory that is kept.
+        output: Called with each line that skopeo prints.
+
+    Raises:
+        CommandFailed: skopeo could not copy it.
+        ToolMissing: There is no skopeo.
+    """
+    layout = pulled(source, architecture, downloads)
     downloads.mkdir(parents=True, exist_ok=True)
     settings = {name: os.environ[name] for name in _USER_SETTINGS if name in os.environ}
     platform = {"x86_64": "amd64", "aarch64": "arm64"}[architecture]
@@ -317,14 +324,13 @@ def _pull(
             [
                 process.find_tool("skopeo"),
                 *("copy", "--override-os", "linux", "--override-arch", platform),
-                *(f"docker://{reference}", f"oci:{copied}:image"),
+                *(source, f"oci:{copied}:image"),
             ],
             env=process.clean_environment(settings, network=True),
             timeout=PULL_SECONDS,
             on_line=output,
-            hint="is the reference right, and does 'skopeo inspect' know the registry and your login?",
+            hint="is the name right, and does 'skopeo inspect' know the registry and your login?",
         )
         if layout.exists():
-            shutil.rmtree(layout)
+            layout.rename(Path(work) / "replaced")
         copied.rename(layout)
-    return layout

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping
 
 from bouvet.errors import SpecError
+from bouvet.plan.oci_steps import ContainerBase, ContainerInputs
 from bouvet.plan.steps import (
     AgentInputs,
     DebianInputs,
@@ -48,6 +49,7 @@ def plan_layers(
     code: Mapping[str, str],
     agent: str,
     content: Mapping[str, str] | None = None,
+    container: ContainerBase | None = None,
 ) -> list[Step]:
     """Return the steps whose layers, in this order, make the image's tree.
 
@@ -58,33 +60,42 @@ def plan_layers(
         agent: The digest of the agent's binary.
         content: The digests of the host's files that the spec names, by their place in it
             (`tree_steps.file_place`, `tree_steps.key_place`).
+        container: The container image that it starts with, None for a tree of Debian's.
     """
-    archives = toolchain_archives(spec)
-    debian = make_step(
-        "debian",
-        DebianInputs(
-            architecture=architecture,
-            suite=spec.debian.suite,
-            mirror=spec.debian.mirror,
-            packages=tuple(sorted({*spec.debian.packages, *toolchain_packages(spec)})),
-            exclude=(*spec.debian.exclude, *(NODESOURCE_EXCLUDE if archives else ())),
-            include=spec.debian.include,
-            archives=archives,
-        ),
-        code=code["debian"],
-    )
-    packages = chained(package_steps(spec, architecture, content or {}), code, [debian])
-    steps = [debian, *packages]
-    steps += toolchain_steps(spec, architecture, code, [debian])
+    if container is None:
+        base = [make_step("debian", _debian(spec, architecture), code=code["debian"])]
+    else:
+        named = [(f"oci-{number}", layer) for number, layer in enumerate(container.layers, 1)]
+        base = chained(list(named), code, [])
+    packages = chained(package_steps(spec, architecture, content or {}), code, base)
+    steps = [*base, *packages]
+    steps += toolchain_steps(spec, architecture, code, base)
     own = chained(own_steps(spec, architecture, content or {}), code, steps)
     steps += own
     # Toolchains bring nothing that the system's configuration depends on.
-    system = make_step("system", _system(spec), code=code["system"], after=[debian, *packages, *own])
-    steps.append(system)
+    system = _system(spec) if container is None else _container(spec, container)
+    steps.append(make_step("system", system, code=code[system.kind], after=[*base, *packages, *own]))
     if spec.agent:
         binary = AgentInputs(architecture, agent)
-        steps.append(make_step("agent", binary, code=code["agent"], after=[debian]))
+        steps.append(make_step("agent", binary, code=code["agent"], after=base))
     return steps
+
+
+def _debian(spec: Spec, architecture: Architecture) -> DebianInputs:
+    archives = toolchain_archives(spec)
+    return DebianInputs(
+        architecture=architecture,
+        suite=spec.debian.suite,
+        mirror=spec.debian.mirror,
+        packages=tuple(sorted({*spec.debian.packages, *toolchain_packages(spec)})),
+        exclude=(*spec.debian.exclude, *(NODESOURCE_EXCLUDE if archives else ())),
+        include=spec.debian.include,
+        archives=archives,
+    )
+
+
+def _container(spec: Spec, container: ContainerBase) -> ContainerInputs:
+    return ContainerInputs(_system(spec), container.service)
 
 
 def _system(spec: Spec) -> SystemInputs:

@@ -1,9 +1,14 @@
-"""The steps of an image that starts with a container image, instead of Debian."""
+"""An image that starts with a container image, instead of Debian: the steps that are its own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from bouvet.plan.inputs import Variables
+    from bouvet.plan.steps import SystemInputs
+    from bouvet.spec import Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,26 +32,62 @@ class OciInputs:
 
 
 @dataclass(frozen=True, slots=True)
+class Service:
+    """What a container of an image runs.
+
+    Attributes:
+        entrypoint: The first words of its command line.
+        command: The further ones; empty, with an empty `entrypoint`, for nothing to run.
+        environment: Its variables.
+        user: Whom it runs as: a name or number, with or without `:group`; empty for root.
+        directory: Where it starts; empty for `/`.
+    """
+
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    environment: Variables = ()
+    user: str = ""
+    directory: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerBase:
+    """A container image that an image starts with.
+
+    Attributes:
+        digest: The digest that names it.
+        layers: Its layers, lowest first.
+        service: What a container of it runs.
+    """
+
+    digest: str
+    layers: tuple[OciInputs, ...]
+    service: Service
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerInputs:
     """What makes a container image's tree a guest: its configuration, and an init where it has none.
 
     Attributes:
-        hostname: The guest's host name.
-        root_password: In clear text, or None to lock the account.
-        environment: Variables of the service, login shells and the agent's children, PATH among them.
-        network: Whether the first network card is configured by DHCP.
-        agent: Whether there is the guest agent.
-        arguments: The service's program and its arguments; empty for none.
-        user: Whom it runs as: a name or number, with or without `:group`; empty for root.
-        directory: Where it starts.
+        system: The guest's configuration.
+        service: What a container of the image would run.
     """
 
     kind: ClassVar[str] = "container"
-    hostname: str
-    root_password: str | None
-    environment: tuple[tuple[str, str], ...]
-    network: bool
-    agent: bool
-    arguments: tuple[str, ...]
-    user: str
-    directory: str
+    system: SystemInputs
+    service: Service
+
+
+def with_environment(spec: Spec, base: ContainerBase) -> Spec:
+    """Return a spec with the container image's variables below its own; its own PATH counts if it has one.
+
+    Variables that a line of text cannot hold are left to the service.
+    """
+    system = spec.system
+    theirs = {name: value for name, value in base.service.environment if value.isprintable()}
+    directories = tuple(part for part in theirs.pop("PATH", "").split(":") if part.startswith("/"))
+    changes: dict[str, object] = {"environment": theirs | system.environment}
+    if directories and "path" not in system.model_fields_set:
+        changes["path"] = directories
+    return spec.model_copy(update={"system": system.model_copy(update=changes)})

@@ -23,6 +23,7 @@ from bouvet.plan.inputs import (
     RunInputs,
     UsersInputs,
 )
+from bouvet.plan.oci_steps import ContainerInputs, OciInputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,7 @@ class AgentInputs:
 
 Inputs = (
     DebianInputs
+    | OciInputs
     | AptInputs
     | NodeInputs
     | NodeArchiveInputs
@@ -181,6 +183,7 @@ Inputs = (
     | FilesInputs
     | RunInputs
     | SystemInputs
+    | ContainerInputs
     | AgentInputs
 )
 
@@ -213,10 +216,13 @@ def make_step(name: str, inputs: Inputs, *, code: str, after: Sequence[Step] = (
         code: A digest of the code that makes it, so that a changed maker makes a new layer.
         after: The steps whose layers it reads.
     """
+    # Where a step finds its inputs is none of them.
+    places = {field.name for field in dataclasses.fields(inputs) if not field.metadata.get("digested", True)}
+    values = {name: value for name, value in dataclasses.asdict(inputs).items() if name not in places}
     digest = digest_of(
         {
             "kind": inputs.kind,
-            "inputs": dataclasses.asdict(inputs),
+            "inputs": values,
             "code": code,
             "after": [step.digest for step in after],
         }

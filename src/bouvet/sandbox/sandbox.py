@@ -137,13 +137,15 @@ class Sandbox:
             timeout: Seconds.
 
         Returns:
-            What `systemctl is-system-running` says: `running`, `degraded` and so on.
+            What `systemctl is-system-running` says: `running`, `degraded` and so on; `no systemd` at once
+            where there is none.
 
         Raises:
-            CallTimeout: It took longer, or the guest's init is not systemd.
+            CallTimeout: It took longer.
         """
         # Until systemd listens, systemctl says "offline" and does not wait.
         command = (
+            "test -d /run/systemd/system || command -v systemctl > /dev/null || { echo no systemd; exit; }; "
             "while state=$(systemctl is-system-running --wait 2>/dev/null);"
             ' [ "${state:-offline}" = offline ]; do sleep 0.05; done; echo "$state"'
         )

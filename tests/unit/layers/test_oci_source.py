@@ -25,7 +25,7 @@ CONFIG = {
 
 
 def find(source: str, architecture: str = "x86_64") -> ContainerImage:
-    return find_image(source, architecture, Path("/nonexistent"), refresh=False, output=print)
+    return find_image(source, architecture, Path(), Path("/nonexistent"))
 
 
 @pytest.fixture
