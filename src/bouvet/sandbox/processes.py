@@ -33,6 +33,9 @@ from bouvet.protocol import (
 from bouvet.sandbox.connection import CALL_SECONDS, CallFailed, CallTimeout, Connection
 from bouvet.sandbox.output_queue import OutputQueue
 
+END_SECONDS = 5.0
+"""How long each step of a process's end may take: an agent that does not answer is not waited for."""
+
 STDIN_PIECE = 256 << 10
 """Bytes that are sent to a process's standard input at once."""
 
@@ -223,7 +226,7 @@ class RemoteProcess:
         params: dict[str, Any] = {"id": self.id}
         if timeout is not None:
             params["timeout_ms"] = round(timeout * 1000)
-        patience = None if timeout is None else timeout + CALL_SECONDS
+        patience = None if timeout is None else timeout + END_SECONDS
         return self._call("process.wait", params, decode_waited, patience)
 
     def detach(self, *, timeout: float = CALL_SECONDS) -> None:
@@ -256,10 +259,10 @@ class RemoteProcess:
         # Where the connection has ended, or the agent has forgotten the process, nothing is left to do.
         with contextlib.suppress(CallFailed, RequestRefused):
             if self._queue.exit is None:
-                self.kill()
-                self.wait(timeout=CALL_SECONDS)
-                self.detach()
-            self.forget()
+                self.kill(timeout=END_SECONDS)
+                self.wait(timeout=END_SECONDS)
+                self.detach(timeout=END_SECONDS)
+            self.forget(timeout=END_SECONDS)
 
     def _call(
         self, method: str, params: dict[str, Any], decode: Callable[[object], Result], timeout: float | None

@@ -147,6 +147,7 @@ class Download:
         if not isinstance(message, Notification) or message.method != "stream.end":
             raise AgentError("the agent's file.download does not end with stream.end")
         members = Members(message.params, message.method)
+        members.integer("request", _REQUEST, _REQUEST)
         if "error" in members:
             raise decode_error(members.record("error").raw())
         if aborted:
