@@ -14,7 +14,9 @@ from bouvet.cli.progress import printable
 from bouvet.errors import BouvetError
 
 COMMANDS = {
+    "init": "Write a commented spec to start with.",
     "build": "Build an image from a preset or a spec.",
+    "plan": "Show what a build would do, and why.",
     "oci": "Build an OCI archive for docker load, podman load and skopeo.",
     "verify": "Check an image against what it must be.",
     "run": "Run a command or code in a throw-away virtual machine.",

@@ -54,6 +54,11 @@ def presets() -> list[str]:
     )
 
 
+def starter() -> str:
+    """Return a commented spec to start with."""
+    return (resources.files("bouvet.spec") / "starter.toml").read_text(encoding="utf-8")
+
+
 def is_file(source: str) -> bool:
     """Return whether a spec is named by its path, and not as a preset."""
     return "/" in source or source.endswith(".toml")
