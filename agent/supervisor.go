@@ -57,12 +57,7 @@ func supervise(agent int) error {
 	signal.Notify(signals, append([]os.Signal{syscall.SIGCHLD}, endSignals...)...)
 	_ = syscall.Reboot(syscall.LINUX_REBOOT_CMD_CAD_OFF) // Ctrl-Alt-Del is a signal from here on
 	prepareSystem()
-	s := &supervisor{agent: agent}
-	if content, err := readRegular(serviceConfig, contentLimit); err != nil {
-		milestone("no service: " + err.Error())
-	} else if s.service, err = decodeService(content); err != nil {
-		milestone("no service: " + serviceConfig + ": " + err.Error())
-	}
+	s := &supervisor{agent: agent, service: readService()}
 	network := make(chan struct{})
 	go func() {
 		startNetwork(s.service.network == "dhcp", func() { close(network) })
@@ -94,6 +89,21 @@ func supervise(agent int) error {
 			s.startService()
 		}
 	}
+}
+
+// readService returns what the image says, nothing to run where that is missing or damaged.
+func readService() service {
+	content, err := readRegular(serviceConfig, contentLimit)
+	if err != nil {
+		milestone("no service: " + err.Error())
+		return service{}
+	}
+	s, err := decodeService(content)
+	if err != nil {
+		milestone("no service: " + serviceConfig + ": " + err.Error())
+		return service{}
+	}
+	return s
 }
 
 // collect takes note of every child that has ended, orphans included. It says whether the agent is

@@ -120,7 +120,7 @@ def _service(inputs: ContainerInputs) -> str:
         "environment": [f"{name}={value}" for name, value in _variables(inputs)],
         "user": service.user,
         "directory": service.directory or "/",
-        "network": inputs.system.network,
+        "network": "dhcp" if inputs.system.network else "",
     }
     return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
