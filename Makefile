@@ -8,6 +8,9 @@ IMAGE_NAME ?= bouvet-devbox
 # Recipes read the variables from the environment, so that no value is ever taken for shell code.
 export ARCH IMAGE_SIZE IMAGE_NAME
 
+# Tests build and boot images of both architectures.
+OTHER_ARCH := $(if $(filter aarch64,$(shell uname -m)),x86_64,aarch64)
+
 # What tests may not skip for want of: tools, root, kvm, or all (CONTRIBUTING.md).
 BOUVET_REQUIRE ?= tools
 PYTEST_ARGS ?=
@@ -25,7 +28,7 @@ SCRIPTS := $(wildcard tools/*.sh)
 MAKEFLAGS += --no-builtin-rules
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := rootfs
-.PHONY: rootfs agent docker-image rebuild clean help test lint test-agent test-python bench format lock \
+.PHONY: rootfs agent docker-image rebuild clean help test test-aarch64 lint test-agent test-python bench format lock \
 	variables build-packages test-packages
 
 ## rootfs        (default) build the devbox image: images/output/debian-devbox.ext4, bouvet-agent
@@ -53,6 +56,11 @@ clean:
 
 ## test          lint and run every test, on real images and real machines
 test: lint test-agent test-python
+
+## test-aarch64  build the devbox for aarch64, and verify it by booting it; tells the times
+test-aarch64: test-packages $(ENVIRONMENT)
+	@$(MAKE) --no-print-directory ARCH=aarch64 build-packages src/bouvet/binaries/bouvet-agent-aarch64
+	BOUVET_REQUIRE=$(BOUVET_REQUIRE) .venv/bin/python -m pytest --durations=3 tests/boot/aarch64_devbox.py
 
 ## lint          ruff, mypy, gofmt, go vet, shellcheck
 lint: test-packages $(ENVIRONMENT)
@@ -95,9 +103,11 @@ variables:
 
 build-packages: variables
 	@tools/packages.sh python build
+	@tools/emulation.sh "$$ARCH"
 
 test-packages: variables
 	@tools/packages.sh python build test
+	@tools/emulation.sh $(OTHER_ARCH)
 
 $(ENVIRONMENT): requirements.lock pyproject.toml | variables
 	@tools/packages.sh python

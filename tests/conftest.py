@@ -164,6 +164,16 @@ def devbox_image() -> Iterator[BuiltImage]:
         yield build_image("devbox", Path(directory))
 
 
+@pytest.fixture(scope="session")
+def other_base_image() -> Iterator[BuiltImage]:
+    """The preset `base` for the architecture that this host does not have."""
+    other = "x86_64" if platform.machine() == "aarch64" else "aarch64"
+    agents = Path(__file__).parents[1] / "hatch_build.py"
+    subprocess.run([sys.executable, agents, other], check=True, stdout=subprocess.DEVNULL, timeout=600)
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="bouvet-test-") as directory:
+        yield build_image("base", Path(directory), "--arch", other)
+
+
 def build_image(preset: str, directory: Path, *options: str) -> BuiltImage:
     """Build an image as a user does, with the layers of the user's cache."""
     done = subprocess.run(

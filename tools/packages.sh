@@ -37,15 +37,15 @@ for group; do
         if [ "$(id -u)" != 0 ]; then
             need uidmap newuidmap newgidmap
         fi
-        # Packages of another architecture run their scripts under emulation.
+        # Packages of another architecture run their scripts under emulation (tools/emulation.sh).
         if [ "${ARCH:-$(uname -m)}" != "$(uname -m)" ]; then
-            need arch-test arch-test
             need qemu-user-static "qemu-$ARCH-static"
             need binfmt-support update-binfmts
         fi
         ;;
     test)
         need bc bc
+        need binfmt-support update-binfmts
         need bison bison
         need busybox-static busybox
         need cpio cpio
@@ -57,7 +57,9 @@ for group; do
         need libc6-dev /usr/include/stdlib.h
         need lz4 lz4
         need openssl openssl
+        need qemu-system-arm qemu-system-aarch64
         need qemu-system-x86 qemu-system-x86_64
+        need qemu-user-static qemu-aarch64-static qemu-x86_64-static
         need qemu-utils qemu-img
         need shellcheck shellcheck
         need skopeo skopeo

@@ -158,8 +158,7 @@ def test_every_tool_that_a_test_needs_is_installed() -> None:
 def test_the_set_up_guide_names_the_same_packages() -> None:
     text = (ROOT / "docs" / "how-to" / "set-up.md").read_text().replace("\\\n", " ")
     named = {word for line in re.findall(r"apt-get install --yes(.*)", text) for word in line.split()}
-    emulation = {"arch-test", "qemu-user-static", "binfmt-support"}
-    assert named - {"python3-venv"} == set(needed_packages()) - emulation - {"ca-certificates"}
+    assert named - {"python3-venv"} == set(needed_packages()) - {"ca-certificates"}
 
 
 def locked() -> dict[str, tuple[str, list[str]]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,30 @@ import pytest
 GUEST_ONLY = "runtimes.json"
 """Needs programs of the devbox image at its paths: a host's own are elsewhere or missing."""
 
-FILES = sorted(file for file in Path(__file__).parent.glob("*.json") if file.name != GUEST_ONLY)
+DIRECTORY = Path(__file__).parent
+FILES = sorted(file for file in DIRECTORY.glob("*.json") if file.name != GUEST_ONLY)
 
 
-def _vectors() -> list[Any]:
+def vectors(files: Sequence[Path] = FILES) -> list[Any]:
+    """Return the vectors of files as parameters of a test."""
     return [
         pytest.param(vector, id=f"{file.stem}: {vector['name']}")
-        for file in FILES
+        for file in files
         for vector in json.loads(file.read_text())["vectors"]
     ]
 
 
-@pytest.mark.parametrize("vector", _vectors())
+@pytest.mark.parametrize("vector", vectors())
 def test_vector(vector: dict[str, Any], connection: Any, tmp_path: Path) -> None:
     directory = tmp_path / "d"
     directory.mkdir()
+    play(vector, connection, str(directory))
+
+
+def play(vector: dict[str, Any], connection: Any, directory: str) -> None:
+    """Take a vector's steps on a new connection; the directory is empty, and where the agent is."""
     for step in vector["steps"]:
-        step = in_directory(step, str(directory))  # noqa: PLW2901
+        step = in_directory(step, directory)  # noqa: PLW2901
         if "send" in step:
             connection.send_line(json.dumps(expand(step["send"]), ensure_ascii=False).encode())
         else:

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING
 
 from bouvet import process
 from bouvet.errors import FormatError, LayerError
-from bouvet.layers import apt_archive, debian_archives, mmdebstrap, namespaces
+from bouvet.layers import apt_archive, debian_archives, emulation, mmdebstrap, namespaces
 from bouvet.layers.debian_tree import Settling
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def make(inputs: DebianInputs, workshop: Workshop, layer: LayerWriter) -> None:
         DownloadError: The key of an archive cannot be downloaded.
         ToolMissing: mmdebstrap or a tool it needs is not installed.
     """
-    entered = namespaces.enter_namespaces()
+    entered = emulation.enter_emulation(namespaces.enter_namespaces(), inputs.architecture)
     directories = Directories(workshop.scratch)
     added = [line for archive in inputs.archives for line in apt_archive.hooks(archive, workshop)]
     kept = debian_archives.stage(workshop.downloads, directories.staged)
@@ -167,8 +167,8 @@ def command(
         "--format=tar",
         "--verbose",
         f"--architectures={DEBIAN_ARCHITECTURES[inputs.architecture]}",
-        # Essential packages are collected with the others.
-        "--skip=essential/unlink",
+        # Essential packages are collected with the others. Whether foreign ones run is known already.
+        "--skip=essential/unlink,check/qemu",
         f"--aptopt={apt}",
         f"--dpkgopt={dpkg}",
         *(f"--setup-hook={line}" for line in setup),

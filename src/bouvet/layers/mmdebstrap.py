@@ -39,11 +39,6 @@ _CAUSES = (
         "it is virtual or obsolete: name the package that took its place",
     ),
     _Cause(
-        r"neither be executed natively|install arch-test",
-        "programs of this architecture do not run on this host",
-        "apt-get install arch-test qemu-user-static binfmt-support",
-    ),
-    _Cause(
         r"NO_PUBKEY|The following signatures|is not signed",
         "the mirror's signature cannot be verified",
         "apt-get install debian-archive-keyring, and check the spec's mirror",

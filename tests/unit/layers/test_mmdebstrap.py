@@ -62,7 +62,6 @@ def test_the_log_is_read_to_its_end() -> None:
         (["dpkg: error: write: No space left on device", "E: Failed to fetch x"], "disk is full", "space"),
         (["Err:1 http://x bookworm InRelease", "  Could not connect to x"], "mirror cannot be read", "proxy"),
         (["E: The repository 'http://x bookworm' is not signed."], "signature", "keyring"),
-        (["E: arm64 can neither be executed natively nor via qemu"], "architecture", "qemu-user-static"),
     ],
 )
 def test_the_cause_of_a_failure_is_named(lines: list[str], message: str, hint: str) -> None:
