@@ -86,6 +86,20 @@ class ImageTooSmall(ImageError):
         self.needed = needed
 
 
+class ImageTooLarge(ImageError):
+    """The content needs more than the spec allows.
+
+    Attributes:
+        needed: What it needs, in bytes.
+    """
+
+    def __init__(
+        self, message: str, *, needed: int, hint: str | None = None, details: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message, hint=hint, details=details)
+        self.needed = needed
+
+
 class FormatError(BouvetError):
     """Bytes of a file, an image or a stream do not follow their format."""
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bouvet.errors import AgentError
-from bouvet.image.expectation import UNKNOWN_PASSWORD, Expectation
+from bouvet.image.expectation import UNKNOWN_PASSWORD, Expectation, OwnTest
 from bouvet.image.report import Row
 from bouvet.image.requirements.tools import PROGRAMS
 from bouvet.sandbox import Sandbox
@@ -26,6 +26,7 @@ _FOUND = 200
 _SYSTEM = "Booted system"
 _RUNTIMES = "Running programs"
 _TOOLS = "Running tools"
+_OWN = "The image's own tests"
 
 _PYTHON_EXTENSION = r"""
 set -e; cd "$(mktemp -d)"
@@ -130,7 +131,27 @@ class GuestCheck:
 
 def guest_checks(expected: Expectation, *, disk_size: int) -> list[GuestCheck]:
     """Return the checks of an image that is as expected, on a disk of so many bytes."""
-    return [*_system_checks(expected, disk_size), *_runtime_checks(expected), *_tool_checks(expected)]
+    if expected.container:
+        return list(_container_checks(expected, disk_size))
+    return [
+        *_system_checks(expected, disk_size),
+        *_runtime_checks(expected),
+        *_tool_checks(expected),
+        *map(own_check, expected.tests),
+    ]
+
+
+def own_check(test: OwnTest) -> GuestCheck:
+    """Return the check of one of the image's own tests. Its pattern is the image's: the guest matches it."""
+    lines = [f"output=$(sh -c {shlex.quote(test.run)} 2>&1 < /dev/null)", "status=$?", 'echo "$output"']
+    wrong = f"exit status $status, not {test.status}"
+    lines.append(f'test $status = {test.status} || {{ echo "{wrong}" >&2; exit 1; }}')
+    if test.output is not None:
+        pattern = shlex.quote(test.output)
+        lines.append(f'echo "$output" | grep -Eq -e {pattern} || {{')
+        lines.append(f'  echo "no line matches" {pattern} >&2; exit 1')
+        lines.append("}")
+    return GuestCheck(_OWN, test.name, "\n".join(lines))
 
 
 def check_guest(
@@ -166,6 +187,12 @@ def check_state(sandbox: Sandbox, *, timeout: float) -> Row:
         return Row(_SYSTEM, "the system is running, no unit failed", False, one_line(error.message))
     passed = state == "running" and not failed.strip()
     return Row(_SYSTEM, "the system is running, no unit failed", passed, one_line(f"{state} {failed}"))
+
+
+def check_own_init(sandbox: Sandbox) -> Row:
+    """Return the row about an init that is not systemd: the agent's program has to be it."""
+    program = "read words < /proc/1/comm; echo $words; test $words = init -o $words = bouvet-agent"
+    return _run(sandbox, GuestCheck(_SYSTEM, "the image has no systemd; the agent is its init", program))
 
 
 def check_login_prompt(sandbox: Sandbox, hostname: str, *, timeout: float) -> Row:
@@ -255,6 +282,47 @@ def _system_checks(expected: Expectation, disk_size: int) -> Iterator[GuestCheck
     yield _password_check(expected.root_password)
     if expected.agent:
         yield GuestCheck(_SYSTEM, "the agent's unit is active", "systemctl is-active bouvet-agent.service")
+
+
+def _container_checks(expected: Expectation, disk_size: int) -> Iterator[GuestCheck]:
+    """Yield what holds for any distribution's tree: only a shell is needed, and what it has built in."""
+    host = shlex.quote(expected.hostname)
+    yield GuestCheck(
+        _SYSTEM,
+        "host name, which /etc/hosts resolves",
+        f"read name < /proc/sys/kernel/hostname; echo $name; test $name = {host} || exit 1; "
+        'while read address names; do case " $names " in *" $name "*) exit 0;; esac; done < /etc/hosts; exit 1',
+    )
+    yield GuestCheck(
+        _SYSTEM,
+        "/ is /dev/vda, mounted read-write",
+        "while read device place type options rest; do if [ $place = / ]; then echo $device $type $options; "
+        "case $device,$type,$options, in /dev/vda,ext4,rw,*) exit 0;; esac; fi; done < /proc/mounts; exit 1",
+    )
+    yield GuestCheck(
+        _SYSTEM,
+        "/ has grown to the disk's size",
+        "command -v stat > /dev/null || { echo 'not checked: the image has no stat'; exit 0; }; "
+        f'size=$(($(stat -f -c "%b * %S" /))); echo "$size of {disk_size} bytes"; '
+        f"test $size -ge {disk_size * 19 // 20}",
+    )
+    yield GuestCheck(
+        _SYSTEM,
+        "commands have the image's PATH",
+        f'echo "$PATH"; test "$PATH" = {shlex.quote(":".join(expected.path))}',
+    )
+    for place in ("/dev/pts", "/dev/shm", "/proc", "/run", "/sys", "/sys/fs/cgroup"):  # noqa: S108
+        yield GuestCheck(
+            _SYSTEM,
+            f"{place} is mounted",
+            f"while read device place type rest; do if [ $place = {place} ]; then echo $type; exit 0; fi; "
+            "done < /proc/mounts; exit 1",
+        )
+    yield GuestCheck(
+        _SYSTEM,
+        "the loopback is up",
+        "read flags < /sys/class/net/lo/flags; echo $flags; test $((flags & 1)) = 1",
+    )
 
 
 def _password_check(password: str | None) -> GuestCheck:

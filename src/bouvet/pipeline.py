@@ -21,6 +21,7 @@ from bouvet.formats.tree import FileTree
 from bouvet.image.expectation import Expectation
 from bouvet.image.output import replacing
 from bouvet.image.report import Report, Row
+from bouvet.image.sizes import check_size
 from bouvet.image.verify import check_image
 from bouvet.layers import agent as agent_layer
 from bouvet.layers import makers
@@ -290,6 +291,7 @@ def _write_image(order: Order, layers: Sequence[Layer], target: Path, listener: 
         timestamp=max(0, newest(layers) // 1_000_000_000),
     )
     plan = ext4.plan_filesystem(content, options)
+    check_size(content, plan.size, order.spec.max_size)
     with replacing(target) as descriptor:
         ext4.write_filesystem(
             plan,

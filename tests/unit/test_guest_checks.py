@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from bouvet.guest_checks import GuestCheck, compare_machine_ids, guest_checks, one_line
-from bouvet.image.expectation import DEVBOX, UNKNOWN_PASSWORD, Expectation
+from bouvet.errors import FormatError
+from bouvet.guest_checks import GuestCheck, compare_machine_ids, guest_checks, one_line, own_check
+from bouvet.image.expectation import DEVBOX, UNKNOWN_PASSWORD, Expectation, OwnTest
 from bouvet.image.report import Report
+from bouvet.spec import Spec
 from bouvet.verifying import GuestReport
 from bouvet.vm.machine import BootTimings
 
@@ -97,3 +100,38 @@ def test_timings_beside_their_budget() -> None:
         ["not", "seen", "0.250", "s"],
         ["0.400", "s", "0.500", "s"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("run", "status", "output", "passed"),
+    [
+        ("echo answer 42; echo more", 0, "^answer [0-9]+$", True),
+        ("echo answer", 0, "^answer [0-9]+$", False),
+        ("echo oops >&2; exit 3", 3, "oops", True),
+        ("exit 3", 0, None, False),
+        ("true", 3, None, False),
+        ("printf '%s' \"it's\"", 0, "it's", True),
+        ("echo -n x", 0, "-x|x", True),
+        ("cat", 0, None, True),
+    ],
+)
+def test_an_images_own_test(run: str, status: int, output: str | None, passed: bool) -> None:
+    assert runs(own_check(OwnTest("name", run, status, output)).program) is passed
+
+
+def test_own_tests_come_from_the_spec_and_from_a_manifest() -> None:
+    data = {"test": {"commands": [{"name": "answers", "run": "answer", "expect_output": "42"}]}}
+    spec = Spec.model_validate(
+        data | {"apt": {"add": ["jq"], "remove": ["nano"]}, "debian": {"packages": ["nano"]}}
+    )
+    expected = Expectation.from_spec(json.loads(json.dumps(spec.model_dump(mode="json"))), None)
+    assert expected.tests == (OwnTest("answers", "answer", 0, "42"),)
+    assert expected.packages == {"jq"}
+    assert [c.requirement for c in guest_checks(expected, disk_size=1)][-1] == "answers"
+
+
+@pytest.mark.parametrize("commands", [{}, [1], [{"name": 1}], [{"name": "x", "run": "x"}], [{}] * 2000])
+def test_damaged_tests_of_a_manifest_are_refused(commands: object) -> None:
+    data = Spec().model_dump(mode="json") | {"test": {"commands": commands}}
+    with pytest.raises(FormatError):
+        Expectation.from_spec(data, None)

@@ -21,6 +21,27 @@ UNKNOWN_PASSWORD = "(set)"  # noqa: S105  (what a manifest says instead of the p
 """Stands for a password that is set, and not told."""
 
 
+MAXIMUM_TESTS = 1000
+"""The most tests that an image may have of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnTest:
+    """A command that an image's spec wants to be right in the booted guest.
+
+    Attributes:
+        name: The requirement.
+        run: The command, for `sh -c`.
+        status: The exit status that is right, 0 to 255.
+        output: An extended regular expression that a line of its output matches; None for any output.
+    """
+
+    name: str
+    run: str
+    status: int
+    output: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
     """The features of an image; the defaults, and `DEVBOX`, are the full devbox.
@@ -39,6 +60,8 @@ class Expectation:
         npm: npm's version or the beginning of one.
         rust: Whether there is Rust.
         agent: Whether there is the guest agent.
+        container: Whether it starts with a container image, of whatever distribution.
+        tests: The image's own tests.
     """
 
     architecture: str | None = None
@@ -64,6 +87,8 @@ class Expectation:
     npm: str = ""
     rust: bool = True
     agent: bool = True
+    container: bool = False
+    tests: tuple[OwnTest, ...] = ()
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any], architecture: str | None) -> Self:
@@ -82,7 +107,9 @@ class Expectation:
         node = spec.get("node")
         if node is not None and not isinstance(node, dict):
             raise FormatError("the spec's 'node' is not a table")
-        environment = _typed(system, "environment", dict)
+        environment = dict(_typed(system, "environment", dict))
+        if isinstance(locale := system.get("locale"), str):
+            environment["LANG"] = locale
         password = system.get("root_password")
         path = tuple(map(str, _typed(system, "path", list)))
         if len(path) > MAXIMUM_PATH or not all(_is_directory_name(name) for name in path):
@@ -95,12 +122,14 @@ class Expectation:
             network=_typed(system, "network", bool),
             path=path,
             environment=tuple(sorted((name, _typed(environment, name, str)) for name in environment)),
-            packages=frozenset({*map(str, _typed(debian, "packages", list)), *_toolchain_packages(spec)}),
+            packages=_packages(debian, spec.get("apt")) | frozenset(_toolchain_packages(spec)),
             mirror=None if debian.get("mirror") is None else _typed(debian, "mirror", str),
             node=None if node is None else _typed(node, "version", str),
             npm="" if node is None or node.get("npm") is None else _typed(node, "npm", str),
             rust=spec.get("rust") is not None,
             agent=_typed(spec, "agent", bool),
+            container=spec.get("from") is not None,
+            tests=_tests(spec.get("test")),
         )
 
     def differences(self, other: Expectation) -> list[str]:
@@ -124,6 +153,30 @@ DEVBOX = Expectation()
 
 def _is_directory_name(name: str) -> bool:
     return name.startswith("/") and name.isprintable() and len(name) <= 4096
+
+
+def _packages(debian: Mapping[str, Any], apt: object) -> frozenset[str]:
+    """Return the packages that a spec asks for: those of the tree, and what apt adds and removes."""
+    found = set(map(str, _typed(debian, "packages", list)))
+    if isinstance(apt, dict):
+        found = (found | set(map(str, _typed(apt, "add", list)))) - set(map(str, _typed(apt, "remove", list)))
+    return frozenset(found)
+
+
+def _tests(table: object) -> tuple[OwnTest, ...]:
+    """Return a spec's own tests; a spec of before there were any has none."""
+    rows = _typed(table, "commands", list) if isinstance(table, dict) else []
+    if len(rows) > MAXIMUM_TESTS or not all(isinstance(row, dict) for row in rows):
+        raise FormatError("the spec's 'test.commands' is not as it must be")
+    return tuple(
+        OwnTest(
+            _typed(row, "name", str),
+            _typed(row, "run", str),
+            _typed(row, "expect_status", int),
+            None if row.get("expect_output") is None else _typed(row, "expect_output", str),
+        )
+        for row in rows
+    )
 
 
 def _typed(table: Mapping[str, Any], key: str, kind: type[Any]) -> Any:

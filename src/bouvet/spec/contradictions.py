@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from bouvet.spec.templates import unknown_names
 from bouvet.spec.toolchains import toolchain_contradictions
+from bouvet.spec.values import parse_size
 
 MAXIMUM_LABEL = 16
 """Bytes of an ext4 label."""
@@ -26,6 +28,9 @@ def contradictions(data: Mapping[str, Any]) -> list[str]:
 def _size_contradictions(data: Mapping[str, Any]) -> Iterator[str]:
     if data.get("size") is not None and "free" in data:
         yield "size: 'size' is the final size and 'free' adds to it; set one of them"
+    with contextlib.suppress(ValueError):
+        if "size" in data and "max_size" in data and parse_size(data["size"]) > parse_size(data["max_size"]):
+            yield "size: is larger than 'max_size'"
     if isinstance(label := data.get("label"), str) and len(label.encode()) > MAXIMUM_LABEL:
         yield f"label: has {len(label.encode())} bytes; at most {MAXIMUM_LABEL} fit"
 
