@@ -79,10 +79,15 @@ class Break:
 
 
 class Subscriber(Protocol):
-    """Who is told of a subject. Both methods are called by the connection's reader."""
+    """Who is told of a subject."""
+
+    @property
+    def discarding(self) -> bool:
+        """Whether it drops what it is told: another may take its place."""
+        ...
 
     def take(self, notification: Notification) -> None:
-        """Take what is told. To wait in here is to read nothing more from the connection meanwhile.
+        """Take what is told; the connection's reader calls this, and reads nothing more meanwhile.
 
         Raises:
             AgentError: It is not of the protocol: the connection ends.
@@ -258,9 +263,13 @@ class Connection:
             self._send(encode_notification("cancel", {"id": call.number}), "cancel", time.monotonic())
 
     def subscribe(self, subject: Subject, subscriber: Subscriber) -> None:
-        """Hand all notifications of a subject to a subscriber, who has to be the only one."""
+        """Hand all notifications of a subject to a subscriber, who has to be the only one.
+
+        Some may come after the agent was asked for no more, so who wants no more goes on dropping them.
+        """
         with self._state:
-            if subject in self._subscribers:
+            known = self._subscribers.get(subject)
+            if known is not None and not known.discarding:
                 raise AgentError(f"the agent gave the name {subject[1]!r} twice")
             self._subscribers[subject] = subscriber
             broken = self._broken
@@ -268,7 +277,7 @@ class Connection:
             subscriber.end(broken)
 
     def unsubscribe(self, subject: Subject) -> None:
-        """Expect no more notifications of a subject."""
+        """Expect no more notifications of a subject: its last one has come."""
         with self._state:
             self._subscribers.pop(subject, None)
 

@@ -52,6 +52,7 @@ class Watch:
         self._changed = threading.Condition()
         self._broken: Break | None = None
         self._identifier: int | str | None = None
+        self.discarding = False
 
     def begin(self, result: object) -> None:
         """Take all that comes for the watch of a result. The connection's reader calls this."""
@@ -62,6 +63,8 @@ class Watch:
         """Queue a change."""
         event = decode_file_event(notification)
         with self._changed:
+            if self.discarding:
+                return
             if len(self._events) < WATCH_LIMIT:
                 self._events.append(event)
             else:
@@ -106,8 +109,8 @@ class Watch:
         """
         if self._identifier is not None and self._connection.broken is None:
             identifier, self._identifier = self._identifier, None
+            self.discarding = True
             self._connection.call("file.unwatch", {"watch": identifier}, decode_nothing, timeout=timeout)
-            self._connection.unsubscribe(subject_of("file.changed", identifier))
 
     def __enter__(self) -> Self:
         return self

@@ -34,8 +34,7 @@ class OutputQueue:
         self._size = 0
         self._changed = threading.Condition()
         self._next: dict[str, int] = {}
-        self._told_exit = False
-        self._discarding = False
+        self.discarding = False
         self._broken: Break | None = None
         self.taken: dict[str, int] = {}
         self.exit: Exit | None = None
@@ -51,26 +50,25 @@ class OutputQueue:
     def take(self, notification: Notification) -> None:
         """Queue an event; wait while the queue is full."""
         event = decode_event(notification)
-        self._check(event)
+        if not self.discarding:
+            self._check(event)
         size = EVENT_COST + (len(event.data) if isinstance(event, Output) else 0)
         with self._changed:
             self._changed.wait_for(
-                lambda: self._discarding or self._broken or self._size + size <= QUEUE_LIMIT or not self._size
+                lambda: self.discarding or self._broken or self._size + size <= QUEUE_LIMIT or not self._size
             )
             if isinstance(event, Exit):
                 self.exit = event
-                self._unsubscribe()
-            if not self._discarding:
+                if self.subject is not None:
+                    self._connection.unsubscribe(self.subject)
+            if not self.discarding:
                 self._events.append(event)
                 self._size += size
             self._changed.notify_all()
 
     def _check(self, event: ProcessEvent) -> None:
         """Refuse what cannot follow what has come."""
-        if self._told_exit:
-            raise AgentError("the agent told something of a process after its end")
         if isinstance(event, Exit):
-            self._told_exit = True
             return
         awaited = self._next.get(event.stream, 0)
         if event.offset != awaited:
@@ -83,18 +81,19 @@ class OutputQueue:
         """Return the next event; None if there is none until the deadline.
 
         Raises:
-            CallFailed: There will be none.
+            CallFailed: The connection has ended.
+            AgentError: All was told, or nobody wanted it told.
         """
         with self._changed:
             self._changed.wait_for(
-                lambda: self._events or self._broken or self._discarding,
+                lambda: self._events or self._broken or self.discarding or self.exit,
                 None if deadline is None else max(0.0, deadline - time.monotonic()),
             )
             if not self._events:
-                if self._broken is not None:
+                if self._broken is not None and self.exit is None:
                     raise self._broken.failure(f"{self._broken.why}; the process may run on", sent=True)
-                if self._discarding:
-                    raise AgentError("the process is not watched any more")
+                if self.discarding or self.exit is not None:
+                    raise AgentError("nothing more is told of the process")
                 return None
             event = self._events.popleft()
             self._size -= EVENT_COST
@@ -109,19 +108,10 @@ class OutputQueue:
     def discard(self) -> None:
         """Drop what waits and what comes."""
         with self._changed:
-            self._discarding = True
+            self.discarding = True
             self._events.clear()
             self._size = 0
             self._changed.notify_all()
-
-    def stop(self) -> None:
-        """Expect nothing more."""
-        with self._changed:
-            self._unsubscribe()
-
-    def _unsubscribe(self) -> None:
-        if self.subject is not None:
-            self._connection.unsubscribe(self.subject)
 
     def end(self, broken: Break) -> None:
         """Learn that the connection has ended: what has come can still be taken."""

@@ -238,7 +238,6 @@ class RemoteProcess:
         self._queue.discard()
         if self._queue.subject is not None and self._queue.exit is None:
             self._call("process.detach", {"id": self.id}, decode_nothing, timeout)
-            self._queue.stop()
 
     def forget(self, *, timeout: float = CALL_SECONDS) -> None:
         """Let the agent forget it, after its end.

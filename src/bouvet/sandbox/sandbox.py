@@ -20,6 +20,9 @@ from bouvet.vm.machine import BootTimings, Machine
 CONNECT_SECONDS = 10.0
 """How long a further connection may take: an agent that is being restarted is not there for a moment."""
 
+NO_SYSTEMD = "no systemd"
+"""The state of a system whose init is another."""
+
 END_SECONDS = 1.5
 """How long a machine's end is waited for when the connection to its agent was lost."""
 
@@ -145,7 +148,8 @@ class Sandbox:
         """
         # Until systemd listens, systemctl says "offline" and does not wait.
         command = (
-            "test -d /run/systemd/system || command -v systemctl > /dev/null || { echo no systemd; exit; }; "
+            "test -d /run/systemd/system || command -v systemctl > /dev/null || "
+            f"{{ echo {NO_SYSTEMD}; exit; }}; "
             "while state=$(systemctl is-system-running --wait 2>/dev/null);"
             ' [ "${state:-offline}" = offline ]; do sleep 0.05; done; echo "$state"'
         )

@@ -51,6 +51,31 @@ def test_output_comes_in_order_with_its_gaps_and_its_end(meet: Meet) -> None:
     assert process.offsets == {"stdout": 13, "stderr": 1}
 
 
+def test_after_the_end_nothing_is_waited_for(meet: Meet) -> None:
+    process = meet(answering([STARTED, exit_told()])).processes.start("true")
+    assert list(process.events(timeout=SECONDS)) == [ENDED]
+    with pytest.raises(AgentError, match="nothing more"):
+        next(process.events())
+
+
+def test_what_comes_late_of_a_process_that_was_detached_is_dropped(meet: Meet) -> None:
+    client = meet(
+        answering(
+            [STARTED, output(0, b"x")],
+            [{}, output(1, b"late")],
+            [ATTACHED, output(100, b"y")],
+            {"pong": True},
+        )
+    )
+    process = client.processes.start("true")
+    process.detach()
+    with pytest.raises(AgentError, match="nothing more"):
+        next(process.events())
+    again = client.processes.attach("p1")
+    assert next(again.events(timeout=SECONDS)) == Output("stdout", 100, b"y")
+    client.ping(timeout=SECONDS)
+
+
 def test_a_process_is_attached_to_where_another_client_stopped(meet: Meet) -> None:
     client = meet(answering([ATTACHED, output(102, b"cd"), exit_told(3)]))
     process = client.processes.attach("p1", offsets={"stdout": 102})
