@@ -54,6 +54,34 @@ def show(kernel: str, arch: str | None, as_json: bool) -> None:
     _show(pipeline.as_json(found), as_json)
 
 
+@command.command("extract")
+@click.argument("kernel", default="debian")
+@click.option("--arch", type=click.Choice(ARCHITECTURES), help="The architecture; the host's if not given.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    default=Path("vmlinux"),
+    show_default=True,
+    help="A file.",
+)
+@output_options
+def extract(
+    *, kernel: str, arch: str | None, output: Path, as_json: bool, quiet: bool, verbose: bool
+) -> None:
+    """Write a kernel unpacked, as Firecracker boots it: an ELF 'vmlinux' for x86_64, an 'Image' for aarch64.
+
+    KERNEL is what 'fetch' takes; with 'file:vmlinuz' the kernel inside a bzImage is taken out.
+    """
+    source = pipeline.parse_kernel(kernel, arch or host_architecture())
+    with progress(quiet=quiet, verbose=verbose) as listener:
+        found = pipeline.kernel_cache().extract(source, output, listener=listener)
+    if as_json:
+        print_json({**pipeline.as_json(found), "output": str(output)})
+    else:
+        click.echo(output)
+
+
 @command.command("build")
 @click.option(
     "--config",

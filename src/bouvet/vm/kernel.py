@@ -161,6 +161,31 @@ class KernelCache:
         """
         return self.find(source) or self.fetch(source, listener=listener)
 
+    def extract(self, source: KernelSource, output: Path, *, listener: Listener = ignore) -> Kernel:
+        """Write a kernel as monitors without a loader of their own start it, Firecracker for one.
+
+        Args:
+            source: The kernel; it is fetched if it is not cached.
+            output: The file: an ELF `vmlinux` for x86_64, an `Image` for aarch64.
+            listener: Told about progress.
+
+        Raises:
+            KernelError: It cannot be fetched, or cannot be had unpacked.
+            CacheError: The cache or the file cannot be written.
+        """
+        kernel = self.get(source, listener=listener)
+        if kernel.kind == "bzImage":
+            raise KernelError(
+                f"{kernel.name} cannot be unpacked",
+                hint="it has to be packed with LZ4, gzip or xz, and have an entry for PVH (CONFIG_PVH)",
+            )
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(kernel.image, output)
+        except OSError as error:
+            raise CacheError(f"cannot write {output}: {error.strerror}") from error
+        return kernel
+
     def fetch(self, source: KernelSource, *, listener: Listener = ignore) -> Kernel:
         """Fetch the kernel: for `debian`, the one that is newest now.
 

@@ -6,8 +6,10 @@ the System V ABI (the ELF header of an uncompressed `vmlinux`).
 
 from __future__ import annotations
 
+import lzma
 import re
 import struct
+import zlib
 from dataclasses import dataclass
 
 from bouvet.errors import FormatError, KernelError
@@ -20,6 +22,8 @@ _ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
 _BANNER = re.compile(rb"Linux version ([0-9][!-~]{1,127}) ")
 # An ELF note of the owner Xen, type 18 (XEN_ELFNOTE_PHYS32_ENTRY): where a monitor may enter the kernel.
 _PVH_NOTE = re.compile(rb"\x04\0\0\0[\x04\x08]\0\0\0\x12\0\0\0Xen\0")
+_GZIP_MAGIC, _XZ_MAGIC = b"\x1f\x8b", b"\xfd7zXZ\0"
+_XZ_MEMORY = 256 << 20  # the kernel's build asks for a dictionary of 32 MiB, or of 128
 _RELEASE = re.compile(rb"[0-9][A-Za-z0-9.+~_-]{0,127}")
 
 
@@ -63,8 +67,8 @@ def unpack_kernel(image: bytes) -> bytes | None:
     """Return the ELF kernel inside a bzImage, or None if it cannot be unpacked or not be started.
 
     It spares the guest the unpacking, for which an emulated processor needs a third of a second. (The
-    code that is left out would also have chosen a random address for the kernel.) Only LZ4 is known
-    here, which Debian's cloud kernel uses.
+    code that is left out would also have chosen a random address for the kernel.) LZ4, which Debian's
+    cloud kernel uses, gzip and xz are known here.
     """
     if image[0x202:0x206] != b"HdrS" or len(image) < 0x250:
         return None
@@ -73,13 +77,24 @@ def unpack_kernel(image: bytes) -> bytes | None:
     payload = image[setup + offset : setup + offset + length]
     # Behind the compressed bytes is their size when unpacked.
     packed, size = payload[:-4], int.from_bytes(payload[-4:], "little")
-    if not packed.startswith(LEGACY_MAGIC) or size > MAX_IMAGE:
-        return None
-    try:
-        kernel = unpack_legacy(packed, size)
-    except FormatError:
-        return None
+    kernel = (_unpack(packed, size) if size <= MAX_IMAGE else None) or b""
     return kernel if kernel.startswith(b"\x7fELF") and _PVH_NOTE.search(kernel) else None
+
+
+def _unpack(packed: bytes, size: int) -> bytes | None:
+    """Return the bytes that were compressed, if it is known how and they are so many."""
+    try:
+        if packed.startswith(LEGACY_MAGIC):
+            return unpack_legacy(packed, size)
+        if packed.startswith(_GZIP_MAGIC):
+            content = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(packed, size + 1)
+        elif packed.startswith(_XZ_MAGIC):
+            content = lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY).decompress(packed, size + 1)
+        else:
+            return None
+    except (FormatError, zlib.error, lzma.LZMAError):
+        return None
+    return content if len(content) == size else None
 
 
 def _banner_release(image: bytes) -> str:

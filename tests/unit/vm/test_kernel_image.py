@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import struct
 
 import pytest
@@ -55,7 +57,11 @@ def packed(kernel: bytes, size: int | None = None) -> bytes:
     more, rest = divmod(len(kernel) - 15, 255)
     block = b"\xf0" + b"\xff" * more + bytes([rest]) + kernel
     payload = LEGACY_MAGIC + len(block).to_bytes(4, "little") + block
-    payload += (len(kernel) if size is None else size).to_bytes(4, "little")
+    return around(payload + (len(kernel) if size is None else size).to_bytes(4, "little"))
+
+
+def around(payload: bytes) -> bytes:
+    """Return a bzImage with a payload; its last 4 bytes are the kernel's size."""
     image = bytearray(bzimage("6.1.0-test"))
     image[0x1F1] = 7
     struct.pack_into("<II", image, 0x248, 0x20, len(payload))
@@ -70,6 +76,34 @@ def test_a_kernel_is_unpacked() -> None:
     image = packed(kernel)
     assert read_image_facts(image).kind == "bzImage"
     assert unpack_kernel(image) == kernel
+
+
+def size_of(kernel: bytes) -> bytes:
+    return len(kernel).to_bytes(4, "little")
+
+
+def test_kernels_in_gzip_and_xz_are_unpacked() -> None:
+    kernel = vmlinux("6.1.0-test") + PVH_NOTE + bytes(100_000)
+    # A gzip file ends in the content's size; behind an xz file the kernel's build writes it.
+    assert unpack_kernel(around(gzip.compress(kernel))) == kernel
+    filters = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "dict_size": 32 << 20}]
+    frame = lzma.compress(kernel, check=lzma.CHECK_CRC32, filters=filters)
+    assert unpack_kernel(around(frame + size_of(kernel))) == kernel
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        gzip.compress(bytes(1 << 20))[:-4] + bytes(4),
+        gzip.compress(vmlinux("6.1.0-test") + PVH_NOTE)[:40] + bytes(4),
+        b"\x1f\x8b" + bytes(100),
+        lzma.compress(bytes(1 << 20)) + (100).to_bytes(4, "little"),
+        lzma.compress(bytes(1 << 20))[:50] + (1 << 20).to_bytes(4, "little"),
+        b"\xfd7zXZ\0" + bytes(100),
+    ],
+)
+def test_damaged_payloads_are_not_unpacked(payload: bytes) -> None:
+    assert unpack_kernel(around(payload)) is None
 
 
 @pytest.mark.parametrize(
