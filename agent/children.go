@@ -64,26 +64,51 @@ func (c *children) collect() {
 	}
 }
 
-// start runs a program with the given standard streams.
-func (c *children) start(program string, argv, env []string, dir string, streams [3]*os.File) (*child, error) {
+// launch is a program to be started.
+type launch struct {
+	program     string
+	argv        []string
+	environment []string
+	directory   string
+	streams     [3]*os.File
+	credential  *syscall.Credential // nil: the agent's own
+	group       *cgroup             // nil: the agent's own
+	terminal    bool                // the streams are a terminal that shall be its controlling one
+}
+
+// start runs a program.
+func (c *children) start(l launch) (*child, error) {
 	attributes := &syscall.ProcAttr{
-		Dir:   dir,
-		Env:   env,
-		Files: []uintptr{streams[0].Fd(), streams[1].Fd(), streams[2].Fd()},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
+		Dir:   l.directory,
+		Env:   l.environment,
+		Files: []uintptr{l.streams[0].Fd(), l.streams[1].Fd(), l.streams[2].Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: l.terminal, Credential: l.credential},
+	}
+	if l.group != nil {
+		attributes.Sys.UseCgroupFD, attributes.Sys.CgroupFD = true, l.group.descriptor
 	}
 	c.lock.Lock()
 	defer c.lock.Unlock()
 	if c.ending {
 		return nil, errEnding
 	}
-	pid, err := c.score.without(func() (int, error) { return syscall.ForkExec(program, argv, attributes) })
+	pid, err := c.score.without(func() (int, error) { return syscall.ForkExec(l.program, l.argv, attributes) })
 	if err != nil {
 		return nil, err
 	}
 	started := &child{pid: pid, ended: make(chan struct{})}
 	c.running[pid] = started
 	return started, nil
+}
+
+// signal sends a signal to a child's process group while the child runs, and says whether it does.
+func (c *children) signal(known *child, number syscall.Signal) error {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	if c.running[known.pid] != known {
+		return syscall.ESRCH
+	}
+	return syscall.Kill(-known.pid, number)
 }
 
 // end sends a signal to the process group of each child that was started here and still runs. No
@@ -95,6 +120,14 @@ func (c *children) end(number syscall.Signal) {
 	for pid := range c.running {
 		_ = syscall.Kill(-pid, number)
 	}
+}
+
+// endedBy returns the name of the signal that ended the process, "" if none did.
+func (c *child) endedBy() string {
+	if !c.status.Signaled() {
+		return ""
+	}
+	return signalName(c.status.Signal())
 }
 
 // exitCode is the status as a shell gives it: the exit status, or 128 plus the number of the signal

@@ -33,41 +33,85 @@ const (
 type connection struct {
 	agent    *agent
 	file     *os.File
+	splitter lineSplitter
 	writing  sync.Mutex
 	calls    sync.WaitGroup
 	commands chan struct{}
 	files    chan struct{}
-	started  bool // a first line was seen
+	started  bool          // a first line was seen
+	lost     chan struct{} // closed when the client sends no more
+
+	lock    sync.Mutex
+	open    map[string]chan struct{} // the requests that can be cancelled, by their id
+	refused bool                     // the agent is ending
+	atEnd   map[*func()]struct{}     // see onEnd
 }
 
 func newConnection(a *agent, file *os.File) *connection {
 	return &connection{
 		agent:    a,
 		file:     file,
+		splitter: lineSplitter{limit: lineLimit},
 		commands: make(chan struct{}, commandLimit),
 		files:    make(chan struct{}, fileLimit),
+		lost:     make(chan struct{}),
 	}
 }
 
 // serve returns when the client is gone and the last of its requests is done: a command runs on to its
 // end. (The end of the stream may be a half-close, too: who asked may still listen.)
 func (c *connection) serve() {
-	splitter := lineSplitter{limit: lineLimit}
 	for open := true; open; {
 		err := readPiece(c.file, func(piece []byte) {
 			open = len(piece) > 0
-			splitter.feed(piece, c.line, c.tooLong)
+			c.splitter.feed(piece, c.line, c.tooLong)
 		})
 		open = open && err == nil
 	}
-	splitter.release()
+	c.splitter.release()
+	c.lock.Lock()
+	refused, ends := c.refused, c.atEnd
+	c.atEnd = nil
+	c.lock.Unlock()
+	if !refused {
+		close(c.lost)
+		for end := range ends {
+			(*end)()
+		}
+	}
 	c.calls.Wait()
 	c.file.Close()
 }
 
-// refuse makes the connection read no further request.
+// refuse makes the connection read no further request: the agent is ending.
 func (c *connection) refuse() {
+	c.lock.Lock()
+	c.refused = true
+	c.lock.Unlock()
 	_ = c.file.SetReadDeadline(time.Unix(0, 1))
+}
+
+// onEnd has something done when the client sends no more, unless the returned function is called
+// before. It is not done if the agent itself ends. It must not block.
+func (c *connection) onEnd(do func()) (forget func()) {
+	key := &do
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	select {
+	case <-c.lost:
+		go do()
+		return func() {}
+	default:
+	}
+	if c.atEnd == nil {
+		c.atEnd = map[*func()]struct{}{}
+	}
+	c.atEnd[key] = struct{}{}
+	return func() {
+		c.lock.Lock()
+		delete(c.atEnd, key)
+		c.lock.Unlock()
+	}
 }
 
 func (c *connection) tooLong() {
@@ -93,29 +137,37 @@ func (c *connection) line(line []byte) {
 	c.dispatch(asked, len(line) >= largeLine)
 }
 
+// caller is who asked for a call, and whether it is still wanted.
+type caller struct {
+	*agent
+	connection   *connection
+	id           jsontext.Value
+	notification bool          // no answer is wanted
+	cancelled    chan struct{} // closed by the method cancel; nil if the call cannot be cancelled
+	upload       *frameReader  // what the client sends after the request of an upload
+	after        func()        // begun once the answer is sent; it may go on for long
+}
+
+func (w *caller) answer(result []byte, failure *rpcError) {
+	if !w.notification {
+		w.connection.write(response(w.id, result, failure))
+	}
+	if w.after != nil {
+		go w.after()
+	}
+}
+
 // dispatch starts what a request asks for. A request without an id is a notification: it is done, and
 // never answered.
 func (c *connection) dispatch(asked request, large bool) {
-	answer := func(result []byte, failure *rpcError) {
-		if !asked.notification {
-			c.write(response(asked.id, result, failure))
-		}
-	}
+	who := &caller{agent: c.agent, connection: c, id: asked.id, notification: asked.notification}
 	method, known := methods[asked.method]
 	if !known {
-		answer(nil, &rpcError{code: codeMethodNotFound, message: "method not found: " + asked.method})
-		return
-	}
-	call, failure := method.prepare(c.agent, asked.params)
-	if failure != nil {
-		answer(nil, failure)
+		who.answer(nil, &rpcError{code: codeMethodNotFound, message: "method not found: " + asked.method})
 		return
 	}
 	var slots chan struct{}
 	switch method.kind {
-	case immediate:
-		answer(call())
-		return
 	case file:
 		slots = c.files
 		slots <- struct{}{}
@@ -124,14 +176,31 @@ func (c *connection) dispatch(asked request, large bool) {
 		select {
 		case slots <- struct{}{}:
 		default:
-			answer(nil, &rpcError{code: codeInternal, message: "too many commands run on this connection"})
+			who.answer(nil, &rpcError{code: codeInternal, message: "too many commands run on this connection"})
 			return
 		}
+		c.register(who)
+	case upload:
+		who.upload = &frameReader{connection: c}
+	}
+	call, failure := method.prepare(who, asked.params)
+	switch {
+	case slots == nil:
+		c.inline(who, method.kind, call, failure)
+		return
+	case failure != nil:
+		c.unregister(who)
+		<-slots
+		who.answer(nil, failure)
+		return
 	}
 	c.calls.Add(1)
 	go func() {
 		result, failure := call()
-		answer(result, failure)
+		if c.unregister(who) {
+			result, failure = nil, &rpcError{code: codeCancelled, message: "cancelled"}
+		}
+		who.answer(result, failure)
 		large = large || len(result) >= largeLine
 		result, call = nil, nil
 		<-slots
@@ -142,41 +211,95 @@ func (c *connection) dispatch(asked request, large bool) {
 	}()
 }
 
-// write sends one line. A client that is gone, or that does not read, is found out by reading.
-func (c *connection) write(line []byte) {
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	_, _ = c.file.Write(line)
+// inline does a call while the next request waits.
+func (c *connection) inline(who *caller, kind methodKind, call call, failure *rpcError) {
+	var result []byte
+	if failure == nil {
+		result, failure = call()
+	}
+	if kind == upload && !who.upload.drain() {
+		// What follows a broken stream is no request.
+		c.refuseBroken()
+	}
+	if kind != download || failure != nil {
+		who.answer(result, failure)
+	}
 }
 
-// call does what a request asks for, after its params were read.
-type call func() (result []byte, failure *rpcError)
-
-type methodKind int
-
-const (
-	immediate methodKind = iota // done while the next request waits: never blocks
-	file
-	command
-)
-
-type method struct {
-	kind    methodKind
-	prepare func(*agent, jsontext.Value) (call, *rpcError)
+// refuseBroken ends the reading of a client that does not keep to the protocol.
+func (c *connection) refuseBroken() {
+	c.splitter.rest = nil
+	_ = c.file.SetReadDeadline(time.Unix(0, 1))
 }
 
-var methods = map[string]method{
-	"ping":       {immediate, (*agent).ping},
-	"exec":       {command, (*agent).exec},
-	"exec_code":  {command, (*agent).execCode},
-	"read_file":  {file, (*agent).readFile},
-	"write_file": {file, (*agent).writeFile},
-	"list_dir":   {file, (*agent).listDir},
+// register makes a request one that can be cancelled by its id. Of two with the same id, the first is.
+func (c *connection) register(who *caller) {
+	if who.id == nil {
+		return
+	}
+	who.cancelled = make(chan struct{})
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	if c.open == nil {
+		c.open = map[string]chan struct{}{}
+	}
+	if _, taken := c.open[string(who.id)]; !taken {
+		c.open[string(who.id)] = who.cancelled
+	}
 }
 
-func (a *agent) ping(params jsontext.Value) (call, *rpcError) {
-	if err := decodeParams(params); err != nil {
+// unregister says whether a request was cancelled; it cannot be any more.
+func (c *connection) unregister(who *caller) bool {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	if who.cancelled == nil {
+		return false
+	}
+	if c.open[string(who.id)] == who.cancelled {
+		delete(c.open, string(who.id))
+	}
+	select {
+	case <-who.cancelled:
+		return true
+	default:
+		return false
+	}
+}
+
+// cancel is the method of that name. The request that it names is answered with codeCancelled as soon
+// as it has ended what it began.
+func (w *caller) cancel(params jsontext.Value) (call, *rpcError) {
+	var id jsontext.Value
+	name := field{"id", true, "a request's id", func(value jsontext.Value) bool {
+		id = value
+		return value.Kind() == '"' || value.Kind() == '0'
+	}}
+	if err := decodeParams(params, name); err != nil {
 		return nil, err
 	}
-	return func() ([]byte, *rpcError) { return object(nil).boolean("pong", true).end(), nil }, nil
+	return func() ([]byte, *rpcError) {
+		c := w.connection
+		c.lock.Lock()
+		defer c.lock.Unlock()
+		open, known := c.open[string(id)]
+		delete(c.open, string(id))
+		if known {
+			close(open)
+		}
+		return object(nil).boolean("cancelled", known).end(), nil
+	}, nil
+}
+
+// write sends one line and says whether it could be. A client that is gone, or that does not read, is
+// found out by reading.
+func (c *connection) write(line []byte) bool {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	_, err := c.file.Write(line)
+	return err == nil
+}
+
+// notify tells the client something unasked. It says whether it could be sent.
+func (c *connection) notify(method string, params []byte) bool {
+	return c.write(notification(method, params))
 }

@@ -2,7 +2,7 @@ package main
 
 import (
 	"os"
-	"strconv"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -16,14 +16,10 @@ const environmentFileLimit = 64 << 10
 // executable is X_OK of access(2).
 const executable = 1
 
-// account is who the agent runs as: commands start in its home directory.
-type account struct{ name, home, shell string }
-
-// surroundings returns what each command gets, however the agent itself was started: the working
-// directory, and the environment, which is made of defaults and, above them, environmentFile's
+// surroundings returns what each command of a user gets, however the agent itself was started: the
+// working directory, and the environment, which is made of defaults and, above them, environmentFile's
 // variables as they are now.
-func surroundings() (directory string, environment []string) {
-	user := currentAccount()
+func surroundings(user account) (directory string, environment []string) {
 	variables := map[string]string{
 		"PATH": "/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"LANG": "C.UTF-8",
@@ -43,6 +39,18 @@ func surroundings() (directory string, environment []string) {
 		return "/", environment
 	}
 	return user.home, environment
+}
+
+// withVariables returns an environment with some variables of it replaced or added.
+func withVariables(environment, variables []string) []string {
+	for _, variable := range variables {
+		name, _, _ := strings.Cut(variable, "=")
+		environment = slices.DeleteFunc(environment, func(other string) bool {
+			return strings.HasPrefix(other, name+"=")
+		})
+		environment = append(environment, variable)
+	}
+	return environment
 }
 
 // readEnvironment reads NAME=value lines; a value may stand in quotes, a line may be a comment or begin
@@ -65,23 +73,6 @@ func readEnvironment(path string) map[string]string {
 		variables[name] = value
 	}
 	return variables
-}
-
-// currentAccount finds the agent's own line in passwd(5).
-func currentAccount() account {
-	user := account{name: "root", home: "/root", shell: "/bin/sh"}
-	id := strconv.Itoa(syscall.Getuid())
-	content, err := readRegular("/etc/passwd", contentLimit)
-	if err != nil {
-		return user
-	}
-	for line := range strings.Lines(string(content)) {
-		columns := strings.Split(strings.TrimSuffix(line, "\n"), ":")
-		if len(columns) == 7 && columns[2] == id {
-			return account{name: columns[0], home: columns[5], shell: columns[6]}
-		}
-	}
-	return user
 }
 
 // findProgram searches PATH of an environment, as a shell does.

@@ -30,7 +30,7 @@ var (
 )
 
 // readFile is the method read_file.
-func (a *agent) readFile(params jsontext.Value) (call, *rpcError) {
+func (w *caller) readFile(params jsontext.Value) (call, *rpcError) {
 	var path string
 	if err := decodePath(params, &path); err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func (a *agent) readFile(params jsontext.Value) (call, *rpcError) {
 }
 
 // writeFile is the method write_file.
-func (a *agent) writeFile(params jsontext.Value) (call, *rpcError) {
+func (w *caller) writeFile(params jsontext.Value) (call, *rpcError) {
 	var path, content string
 	if err := decodePath(params, &path, text("content", &content)); err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func (a *agent) writeFile(params jsontext.Value) (call, *rpcError) {
 }
 
 // listDir is the method list_dir. A symbolic link is listed as itself, not as what it points to.
-func (a *agent) listDir(params jsontext.Value) (call, *rpcError) {
+func (w *caller) listDir(params jsontext.Value) (call, *rpcError) {
 	var path string
 	if err := decodePath(params, &path); err != nil {
 		return nil, err
@@ -104,7 +104,7 @@ func decodePath(params jsontext.Value, path *string, others ...field) *rpcError 
 		return invalidParams("path is empty")
 	}
 	if (*path)[0] != '/' {
-		directory, _ := surroundings()
+		directory, _ := surroundings(currentAccount())
 		*path = directory + "/" + *path
 	}
 	return nil
@@ -304,53 +304,20 @@ func openAgain(path string, flags int, mode uint32) (int, error) {
 
 // errnoName returns the C name of the errors that file operations end with, else a number.
 func errnoName(number syscall.Errno) string {
-	switch number {
-	case syscall.ENOENT:
-		return "ENOENT"
-	case syscall.EACCES:
-		return "EACCES"
-	case syscall.EPERM:
-		return "EPERM"
-	case syscall.EEXIST:
-		return "EEXIST"
-	case syscall.EISDIR:
-		return "EISDIR"
-	case syscall.ENOTDIR:
-		return "ENOTDIR"
-	case syscall.ENOTEMPTY:
-		return "ENOTEMPTY"
-	case syscall.ENOSPC:
-		return "ENOSPC"
-	case syscall.EDQUOT:
-		return "EDQUOT"
-	case syscall.EROFS:
-		return "EROFS"
-	case syscall.ELOOP:
-		return "ELOOP"
-	case syscall.ENAMETOOLONG:
-		return "ENAMETOOLONG"
-	case syscall.EINVAL:
-		return "EINVAL"
-	case syscall.EAGAIN:
-		return "EAGAIN"
-	case syscall.EBUSY:
-		return "EBUSY"
-	case syscall.EIO:
-		return "EIO"
-	case syscall.EMFILE:
-		return "EMFILE"
-	case syscall.ENFILE:
-		return "ENFILE"
-	case syscall.ENOMEM:
-		return "ENOMEM"
-	case syscall.ENXIO:
-		return "ENXIO"
-	case syscall.ETXTBSY:
-		return "ETXTBSY"
-	case syscall.EXDEV:
-		return "EXDEV"
-	case syscall.EFBIG:
-		return "EFBIG"
+	if name, known := errnoNames[number]; known {
+		return name
 	}
 	return "E" + strconv.Itoa(int(number))
+}
+
+var errnoNames = map[syscall.Errno]string{
+	syscall.ENOENT: "ENOENT", syscall.EACCES: "EACCES", syscall.EPERM: "EPERM", syscall.EEXIST: "EEXIST",
+	syscall.EISDIR: "EISDIR", syscall.ENOTDIR: "ENOTDIR", syscall.ENOTEMPTY: "ENOTEMPTY", syscall.ENOSPC: "ENOSPC",
+	syscall.EDQUOT: "EDQUOT", syscall.EROFS: "EROFS", syscall.ELOOP: "ELOOP", syscall.ENAMETOOLONG: "ENAMETOOLONG",
+	syscall.EINVAL: "EINVAL", syscall.EAGAIN: "EAGAIN", syscall.EBUSY: "EBUSY", syscall.EIO: "EIO",
+	syscall.EMFILE: "EMFILE", syscall.ENFILE: "ENFILE", syscall.ENOMEM: "ENOMEM", syscall.ENXIO: "ENXIO",
+	syscall.ETXTBSY: "ETXTBSY", syscall.EXDEV: "EXDEV", syscall.EFBIG: "EFBIG", syscall.EPIPE: "EPIPE",
+	syscall.ESRCH: "ESRCH", syscall.ENOTTY: "ENOTTY", syscall.ENODEV: "ENODEV", syscall.EMLINK: "EMLINK",
+	syscall.ENOEXEC: "ENOEXEC", syscall.E2BIG: "E2BIG", syscall.EOPNOTSUPP: "EOPNOTSUPP", syscall.ENOSYS: "ENOSYS",
+	syscall.ETIMEDOUT: "ETIMEDOUT", syscall.ECHILD: "ECHILD",
 }

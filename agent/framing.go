@@ -21,19 +21,20 @@ type lineSplitter struct {
 	partial  []byte // of the line that is not complete yet
 	mapped   bool   // partial is a mapping, as long as the limit
 	dropping bool
+	rest     []byte // of the piece that is fed, behind the line that is passed on; who takes it shortens it
 }
 
 // feed takes the next piece of the stream. It calls line with each complete line, without its newline,
 // and tooLong for each line that has passed the limit, in the stream's order. A line is valid only
 // during its call.
 func (s *lineSplitter) feed(piece []byte, line func([]byte), tooLong func()) {
-	for len(piece) > 0 {
-		end := bytes.IndexByte(piece, '\n')
-		part := piece
+	for s.rest = piece; len(s.rest) > 0; {
+		end := bytes.IndexByte(s.rest, '\n')
+		part := s.rest
 		if end >= 0 {
-			part, piece = piece[:end], piece[end+1:]
+			part, s.rest = s.rest[:end], s.rest[end+1:]
 		} else {
-			piece = nil
+			s.rest = nil
 		}
 		if end >= 0 && len(s.partial) == 0 && !s.dropping && len(part) <= s.limit {
 			line(part)

@@ -54,6 +54,8 @@ type options struct {
 // agent is what all connections share.
 type agent struct {
 	children    *children
+	groups      cgroups
+	processes   processes
 	lock        sync.Mutex
 	connections map[*connection]struct{}
 	serving     sync.WaitGroup
@@ -172,11 +174,14 @@ func serve(chosen options) int {
 	return 0
 }
 
-// served returns what is closed when the last connection is. None may be accepted any more.
+// served returns what is closed when the last connection is, and the last process has ended. None may be
+// accepted any more.
 func (a *agent) served() <-chan struct{} {
 	done := make(chan struct{})
 	go func() {
 		a.serving.Wait()
+		// What was started goes on; nobody else reads what it puts out.
+		a.processes.pumping.Wait()
 		close(done)
 	}()
 	return done

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json/jsontext"
 	"errors"
 	"io"
@@ -18,6 +19,9 @@ const (
 	codeInvalidParams  = -32602
 	codeInternal       = -32603
 )
+
+// codeCancelled is the error of a request that its sender has cancelled.
+const codeCancelled = -32800
 
 const (
 	// idLimit is the most bytes an id may have as JSON.
@@ -157,74 +161,6 @@ func asText(value jsontext.Value, into *string) bool {
 	return err == nil
 }
 
-// field is one parameter of a method.
-type field struct {
-	name     string
-	required bool
-	kind     string // how an error names what it must be
-	set      func(jsontext.Value) bool
-}
-
-// text is a required parameter that is a string.
-func text(name string, into *string) field {
-	return field{name, true, "a string", func(value jsontext.Value) bool { return asText(value, into) }}
-}
-
-// textList is a required parameter that is a list of strings.
-func textList(name string, into *[]string) field {
-	return field{name, true, "a list of strings", func(value jsontext.Value) bool {
-		decoder := jsontext.NewDecoder(bytes.NewBuffer(value))
-		if token, err := decoder.ReadToken(); err != nil || token.Kind() != '[' {
-			return false
-		}
-		for decoder.PeekKind() != ']' {
-			var item string
-			if element, err := decoder.ReadValue(); err != nil || !asText(element, &item) {
-				return false
-			}
-			*into = append(*into, item)
-		}
-		return true
-	}}
-}
-
-// decodeParams reads a method's params. Missing params, and null, are an empty object.
-func decodeParams(params jsontext.Value, fields ...field) *rpcError {
-	if kind := params.Kind(); kind == 'n' || kind == jsontext.KindInvalid {
-		params = jsontext.Value("{}")
-	}
-	seen := map[string]bool{}
-	var problem *rpcError
-	err := eachMember(params, func(name string, value jsontext.Value) {
-		seen[name] = true
-		if problem == nil {
-			problem = setField(fields, name, value)
-		}
-	})
-	if err != nil {
-		return invalidParams("must be an object")
-	}
-	for _, f := range fields {
-		if problem == nil && f.required && !seen[f.name] {
-			problem = invalidParams(f.name + " is missing")
-		}
-	}
-	return problem
-}
-
-func setField(fields []field, name string, value jsontext.Value) *rpcError {
-	for _, f := range fields {
-		if f.name != name {
-			continue
-		}
-		if !f.set(value) {
-			return invalidParams(name + " must be " + f.kind)
-		}
-		return nil
-	}
-	return invalidParams("unknown parameter " + name)
-}
-
 // object is a JSON object under construction: its bytes without the closing brace.
 type object []byte
 
@@ -244,6 +180,18 @@ func (o object) text(name string, value []byte) object {
 	return quoted
 }
 
+// texts adds a list of strings.
+func (o object) texts(name string, values []string) object {
+	list := append(o.name(name), '[')
+	for i, value := range values {
+		if i > 0 {
+			list = append(list, ',')
+		}
+		list, _ = jsontext.AppendQuote(list, value)
+	}
+	return append(list, ']')
+}
+
 func (o object) integer(name string, value int64) object {
 	return strconv.AppendInt(o.name(name), value, 10)
 }
@@ -252,12 +200,27 @@ func (o object) boolean(name string, value bool) object {
 	return strconv.AppendBool(o.name(name), value)
 }
 
+// bytes adds a content in an encoding: encodingText, where what is not UTF-8 is replaced, or base64.
+func (o object) bytes(name string, value []byte, encoding string) object {
+	if encoding != encodingBase64 {
+		return o.text(name, value)
+	}
+	quoted := slices.Grow(o.name(name), base64.StdEncoding.EncodedLen(len(value))+len(`"",`))
+	return append(base64.StdEncoding.AppendEncode(append(quoted, '"'), value), '"')
+}
+
 func (o object) value(name string, value []byte) object {
 	return append(o.name(name), value...)
 }
 
 func (o object) end() []byte {
 	return append(o, '}')
+}
+
+// notification returns a line that no request has asked for, with its newline. params is an object.
+func notification(method string, params []byte) []byte {
+	line := make(object, 0, len(params)+len(method)+64)
+	return append(line.text("jsonrpc", []byte("2.0")).text("method", []byte(method)).value("params", params).end(), '\n')
 }
 
 // response returns the line that answers a request, with its newline. The result is a JSON value; it
@@ -274,10 +237,15 @@ func response(id jsontext.Value, result []byte, failure *rpcError) []byte {
 	if failure == nil {
 		return append(line.value("result", result).end(), '\n')
 	}
-	message := cutText([]byte(failure.message), messageLimit)
-	problem := object(nil).integer("code", int64(failure.code)).text("message", message)
-	if failure.errno != "" {
-		problem = problem.value("data", object(nil).text("errno", []byte(failure.errno)).end())
+	return append(line.value("error", failure.object()).end(), '\n')
+}
+
+// object returns the error as a response has it.
+func (e *rpcError) object() []byte {
+	message := cutText([]byte(e.message), messageLimit)
+	problem := object(nil).integer("code", int64(e.code)).text("message", message)
+	if e.errno != "" {
+		problem = problem.value("data", object(nil).text("errno", []byte(e.errno)).end())
 	}
-	return append(line.value("error", problem.end()).end(), '\n')
+	return problem.end()
 }

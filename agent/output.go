@@ -63,17 +63,18 @@ func readAgain(fd int, into []byte) (int, error) {
 	}
 }
 
-// capture collects one stream of a command: the first outputLimit bytes; the rest is read and dropped,
+// capture collects one stream of a command: its first bytes, up to a limit; the rest is read and dropped,
 // so that the command is never stopped by a full pipe.
 type capture struct {
 	pipe  *os.File
+	limit int
 	kept  []byte
 	total int64
 	done  chan struct{}
 }
 
-func startCapture(pipe *os.File) *capture {
-	c := &capture{pipe: pipe, done: make(chan struct{})}
+func startCapture(pipe *os.File, limit int) *capture {
+	c := &capture{pipe: pipe, limit: limit, done: make(chan struct{})}
 	go c.run()
 	return c
 }
@@ -102,7 +103,7 @@ func (c *capture) run() {
 
 // take adds a piece and says whether the stream goes on.
 func (c *capture) take(piece []byte) bool {
-	room := outputLimit - len(c.kept)
+	room := c.limit - len(c.kept)
 	c.kept = append(c.kept, piece[:min(room, len(piece))]...)
 	c.total += int64(len(piece))
 	return len(piece) > 0
@@ -131,10 +132,16 @@ func (c *capture) takeRest() bool {
 	return open
 }
 
-// text waits for the stream and returns it as a result shows it. The command must have ended.
-func (c *capture) text() []byte {
+// cut says whether there was more than the limit. The stream must have been waited for.
+func (c *capture) cut() bool {
+	return c.total > int64(c.limit)
+}
+
+// text waits for the stream and returns it as a result shows it: marked where it was cut, unless plain.
+// The command must have ended.
+func (c *capture) text(plain bool) []byte {
 	<-c.done
-	if c.total <= outputLimit {
+	if plain || !c.cut() {
 		return c.kept
 	}
 	return append(c.kept[:len(c.kept)-splitBytes(c.kept)], outputMark...)

@@ -17,7 +17,7 @@ func captured(t *testing.T) (*capture, *os.File) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { writer.Close() })
-	return startCapture(reader), writer
+	return startCapture(reader, outputLimit), writer
 }
 
 func write(t *testing.T, file *os.File, content string) {
@@ -32,7 +32,7 @@ func TestCaptureReadsToTheEnd(t *testing.T) {
 	content := strings.Repeat("0123456789", 50_000)
 	write(t, writer, content)
 	writer.Close()
-	if got := c.text(); string(got) != content {
+	if got := c.text(false); string(got) != content {
 		t.Errorf("%d bytes, not %d", len(got), len(content))
 	}
 }
@@ -49,7 +49,7 @@ func TestCaptureTakesWhatIsThereWhenTheGraceIsOver(t *testing.T) {
 	if err := reader.SetReadDeadline(time.Unix(0, 1)); err != nil {
 		t.Fatal(err)
 	}
-	if got := startCapture(reader).text(); string(got) != content {
+	if got := startCapture(reader, outputLimit).text(false); string(got) != content {
 		t.Errorf("%d bytes, not %d", len(got), len(content))
 	}
 }
@@ -60,12 +60,12 @@ func TestCaptureReadsOnAfterTheGrace(t *testing.T) {
 	if err := c.pipe.SetReadDeadline(time.Unix(0, 1)); err != nil {
 		t.Fatal(err)
 	}
-	if got := string(c.text()); got != "kept" {
+	if got := string(c.text(false)); got != "kept" {
 		t.Errorf("%q", got)
 	}
 	// Far more than a pipe holds: it would block if nobody read it, and fail if it were closed.
 	write(t, writer, strings.Repeat("y", 1_000_000))
-	if got := string(c.text()); got != "kept" {
+	if got := string(c.text(false)); got != "kept" {
 		t.Errorf("%q", got)
 	}
 }
@@ -76,7 +76,7 @@ func TestCaptureCutsBetweenCharacters(t *testing.T) {
 			c, writer := captured(t)
 			write(t, writer, strings.Repeat("x", offset)+strings.Repeat(character, outputLimit+1))
 			writer.Close()
-			body, marked := strings.CutSuffix(string(c.text()), outputMark)
+			body, marked := strings.CutSuffix(string(c.text(false)), outputMark)
 			lost := outputLimit - len(body)
 			if !marked || lost < 0 || lost >= len(character) || utf8.ValidString(character) != utf8.ValidString(body) {
 				t.Errorf("%q at %d: %d bytes short, marked %v", character, offset, lost, marked)
