@@ -132,7 +132,7 @@ class GuestCheck:
 def guest_checks(expected: Expectation, *, disk_size: int) -> list[GuestCheck]:
     """Return the checks of an image that is as expected, on a disk of so many bytes."""
     if expected.container:
-        return list(_container_checks(expected, disk_size))
+        return [*_container_checks(expected, disk_size), *map(own_check, expected.tests)]
     return [
         *_system_checks(expected, disk_size),
         *_runtime_checks(expected),
@@ -291,7 +291,8 @@ def _container_checks(expected: Expectation, disk_size: int) -> Iterator[GuestCh
         _SYSTEM,
         "host name, which /etc/hosts resolves",
         f"read name < /proc/sys/kernel/hostname; echo $name; test $name = {host} || exit 1; "
-        'while read address names; do case " $names " in *" $name "*) exit 0;; esac; done < /etc/hosts; exit 1',
+        'while read address names; do case " $names " in *" $name "*) exit 0;; esac; done < /etc/hosts; '
+        "exit 1",
     )
     yield GuestCheck(
         _SYSTEM,

@@ -53,7 +53,7 @@ class Guest:
         self.expected = expected
         self.facts = reader.facts
         self._reader = reader
-        self._tree = tree
+        self.tree = tree
         self._text_left = TEXT_LIMIT
 
     def entry(self, path: str) -> Inode | None:
@@ -63,7 +63,7 @@ class Guest:
             directory = self._reader.resolve(parent.encode())
         except FileNotFoundError:
             return None
-        return self._tree.get((directory + b"/" if directory else b"") + name.encode())
+        return self.tree.get((directory + b"/" if directory else b"") + name.encode())
 
     def real_path(self, path: str) -> str:
         """Return the absolute path without symbolic links that a path leads to."""
@@ -75,7 +75,7 @@ class Guest:
     def file(self, path: str) -> Inode:
         """Return the regular file that a path leads to."""
         try:
-            inode = self._tree[self._reader.resolve(path.encode())]
+            inode = self.tree[self._reader.resolve(path.encode())]
         except (FileNotFoundError, KeyError):
             raise FileNotFoundError(path) from None
         if not inode.is_regular:
@@ -101,7 +101,7 @@ class Guest:
     def files_below(self, directory: str) -> Iterator[tuple[str, Inode]]:
         """Yield everything below a directory that is not itself a directory."""
         prefix = directory.strip("/").encode() + b"/"
-        for path, inode in self._tree.items():
+        for path, inode in self.tree.items():
             if path.startswith(prefix) and not inode.is_directory:
                 yield "/" + path.decode(errors="backslashreplace"), inode
 
@@ -110,7 +110,7 @@ class Guest:
         suffix = b"/" + name.encode()
         return [
             "/" + path.decode(errors="backslashreplace")
-            for path, inode in self._tree.items()
+            for path, inode in self.tree.items()
             if inode.is_directory and path.endswith(suffix)
         ]
 
@@ -121,7 +121,7 @@ class Guest:
     def code(self) -> Iterator[tuple[str, str]]:
         """Yield the path of each program and library, and the architecture that it is for."""
         known: dict[int, str | None] = {}  # a file may have many names
-        for path, inode in self._tree.items():
+        for path, inode in self.tree.items():
             if inode.is_regular and inode.size >= IDENTIFYING:
                 if id(inode) not in known:
                     known[id(inode)] = code_architecture(self._head(inode, IDENTIFYING))

@@ -7,6 +7,7 @@ one gives failed rows.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from bouvet.errors import FormatError, ImageError
@@ -15,7 +16,7 @@ from bouvet.formats.tree import FileTree
 from bouvet.image.expectation import DEVBOX, Expectation
 from bouvet.image.guest import Finding, Guest, Requirement, one_line
 from bouvet.image.report import Report, Row
-from bouvet.image.requirements import agent, base, filesystem, leftovers, runtimes, tools
+from bouvet.image.requirements import agent, base, container, filesystem, leftovers, runtimes, tools
 
 MANIFEST = "/usr/share/bouvet/manifest.json"
 """Where an image tells what it was made from."""
@@ -61,6 +62,10 @@ def manifest_expectation(path: Path) -> Expectation:
 
 def requirements(expected: Expectation) -> list[Requirement]:
     """Return the requirements that apply to what is expected, apart from those on metadata and manifest."""
+    if expected.container:
+        own = container.requirements(expected)
+        debian = len(requirements(replace(expected, container=False))) - len(own)
+        return [*filesystem.requirements(), *own, container.not_checked(debian)]
     return [
         *filesystem.requirements(),
         *base.requirements(),

@@ -31,14 +31,21 @@ _MODULES = ["vsock", "vmw_vsock_virtio_transport"]
 
 
 def requirements() -> list[Requirement]:
-    """Return the requirements of the agent."""
+    """Return the requirements of the agent in a Debian tree, where it is a service of systemd."""
+    return [
+        *binary(),
+        Requirement(AREA, "bouvet-agent.service is as it must be", _unit),
+        Requirement(AREA, "bouvet-agent.service enabled in multi-user.target.wants", _enabled),
+        Requirement(AREA, "/etc/modules-load.d/vsock.conf", _modules),
+    ]
+
+
+def binary() -> list[Requirement]:
+    """Return the requirements of the agent's program, whatever starts it."""
     return [
         Requirement(AREA, f"{PATH}, mode 0755, owned by root", _file),
         Requirement(AREA, "a static executable for the image's architecture", _static),
         Requirement(AREA, f"at most {MAXIMUM_SIZE / 1e6} MB", _size),
-        Requirement(AREA, "bouvet-agent.service is as it must be", _unit),
-        Requirement(AREA, "bouvet-agent.service enabled in multi-user.target.wants", _enabled),
-        Requirement(AREA, "/etc/modules-load.d/vsock.conf", _modules),
     ]
 
 

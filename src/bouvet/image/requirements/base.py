@@ -42,15 +42,22 @@ def requirements() -> list[Requirement]:
         Requirement(AREA, "no lintian files", lambda guest: _no_files(guest, "/usr/share/lintian")),
         Requirement(AREA, "packages installed later bring none of these either", _exclusion_persists),
         Requirement(AREA, "apt's sources: bookworm with security updates, on public servers", _sources),
-        Requirement(AREA, "/etc/fstab", _fstab),
-        Requirement(AREA, "/etc/hostname", _hostname),
-        Requirement(AREA, "/etc/hosts resolves localhost and the host name", _hosts),
         Requirement(AREA, "/etc/network/interfaces: lo, and eth0 by DHCP without delay", _interfaces),
         Requirement(AREA, "no name server of the build host in /etc/resolv.conf", _no_name_server),
         Requirement(AREA, "root's home is /root and the shell /bin/bash", _root_account),
         Requirement(AREA, "root's password", _root_password),
         Requirement(AREA, "serial-getty@ttyS0 enabled in getty.target.wants", _serial_console),
         Requirement(AREA, "a login on ttyAMA0, where the machine has that port", _other_serial_console),
+        *common(),
+    ]
+
+
+def common() -> list[Requirement]:
+    """Return those that hold for every distribution."""
+    return [
+        Requirement(AREA, "/etc/fstab", _fstab),
+        Requirement(AREA, "/etc/hostname", _hostname),
+        Requirement(AREA, "/etc/hosts resolves localhost and the host name", _hosts),
         Requirement(AREA, "no machine-id baked in", _no_machine_id),
         Requirement(AREA, "no SSH host key baked in", _no_host_keys),
         Requirement(AREA, "no random seed baked in", _no_random_seed),
