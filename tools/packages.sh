@@ -63,7 +63,7 @@ for group; do
         need qemu-utils qemu-img
         need shellcheck shellcheck
         need skopeo skopeo
-        need systemd systemd-analyze
+        need systemd systemctl systemd-analyze
         need uidmap newuidmap newgidmap
         need umoci umoci
         need xz-utils xz
