@@ -116,13 +116,15 @@ func resolveIdentity(who, passwd, group string) (identity, error) {
 	found.credential.Uid = uid
 	if groupGiven && groupName != "" {
 		gid, err := findGroup(groupName, group)
-		found.credential.Gid = gid
+		found.credential.Gid, found.credential.Groups = gid, []uint32{gid}
 		return found, err
 	}
+	// The own group is listed as well: a set-group-ID program cannot drop what only it has.
+	found.credential.Groups = []uint32{found.credential.Gid}
 	eachEntry(group, 4, func(columns []string) bool {
 		gid, valid := parseID(columns[2])
 		for member := range strings.SplitSeq(columns[3], ",") {
-			if valid && known && member == name {
+			if valid && known && member == name && gid != found.credential.Gid {
 				found.credential.Groups = append(found.credential.Groups, gid)
 			}
 		}

@@ -17,15 +17,15 @@ func TestIdentity(t *testing.T) {
 		groups   []uint32
 		home     string
 	}{
-		{"", 0, 0, nil, "/root"},
-		{"root", 0, 0, nil, "/root"},
-		{"app", 100, 101, []uint32{63, 77}, "/srv/app"},
-		{"100", 100, 101, []uint32{63, 77}, "/srv/app"},
-		{"app:audio", 100, 63, nil, "/srv/app"},
-		{"app:5000", 100, 5000, nil, "/srv/app"},
-		{"app:", 100, 101, []uint32{63, 77}, "/srv/app"},
-		{"4000", 4000, 0, nil, "/"},
-		{"4000:data", 4000, 77, nil, "/"},
+		{"", 0, 0, []uint32{0}, "/root"},
+		{"root", 0, 0, []uint32{0}, "/root"},
+		{"app", 100, 101, []uint32{101, 63, 77}, "/srv/app"},
+		{"100", 100, 101, []uint32{101, 63, 77}, "/srv/app"},
+		{"app:audio", 100, 63, []uint32{63}, "/srv/app"},
+		{"app:5000", 100, 5000, []uint32{5000}, "/srv/app"},
+		{"app:", 100, 101, []uint32{101, 63, 77}, "/srv/app"},
+		{"4000", 4000, 0, []uint32{0}, "/"},
+		{"4000:data", 4000, 77, []uint32{77}, "/"},
 	} {
 		found, err := resolveIdentity(test.who, testPasswd, testGroup)
 		if err != nil {

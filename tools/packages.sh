@@ -49,6 +49,7 @@ for group; do
         need bison bison
         need busybox-static busybox
         need cpio cpio
+        need docker-registry docker-registry
         need e2fsprogs e2fsck mke2fs debugfs dumpe2fs resize2fs
         need file file
         need flex flex
