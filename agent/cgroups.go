@@ -212,12 +212,12 @@ func (c *cgroup) event(file, name string) int64 {
 	return 0
 }
 
-// killSession ends the processes of a session, for want of a control group: those that have left it
-// live on.
-func killSession(leader int) {
-	_ = syscall.Kill(-leader, syscall.SIGKILL)
+// signalSession sends a signal to the processes of a session, for want of a control group: those that
+// have left it are not reached.
+func signalSession(leader int, number syscall.Signal) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
+		_ = syscall.Kill(-leader, number)
 		return
 	}
 	for _, entry := range entries {
@@ -227,7 +227,7 @@ func killSession(leader int) {
 		}
 		session, _, failure := syscall.RawSyscall(syscall.SYS_GETSID, uintptr(pid), 0, 0)
 		if failure == 0 && int(session) == leader {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+			_ = syscall.Kill(pid, number)
 		}
 	}
 }

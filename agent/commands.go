@@ -306,7 +306,7 @@ func (a *agent) kill(command *child, group *cgroup) {
 		group.kill()
 		return
 	}
-	killSession(command.pid)
+	signalSession(command.pid, syscall.SIGKILL)
 }
 
 func (a *agent) spawn(l launch, p prepared) (*child, [2]*capture, error) {

@@ -213,11 +213,15 @@ func (w *caller) processSignal(params jsontext.Value) (call, *rpcError) {
 		if !p.running() {
 			return syscall.ESRCH
 		}
-		if all && p.group != nil {
+		switch {
+		case !all:
+			return w.children.signal(p.child, number)
+		case p.group != nil:
 			p.group.signal(number)
-			return nil
+		default:
+			signalSession(p.child.pid, number)
 		}
-		return w.children.signal(p.child, number)
+		return nil
 	}, textOrNumber("signal", &name), optional(boolean("all", &all)))
 }
 
