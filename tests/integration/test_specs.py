@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
+import http.server
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -166,3 +173,57 @@ def test_python_packages_are_installed(devbox_image: BuiltImage, tmp_path: Path)
         assert {b"requests", b"rich"} <= set(packages)
         assert any(name.startswith(b"requests-2.32.") for name in packages)
         assert b".cache" not in reader.listdir(b"root")
+
+
+@contextlib.contextmanager
+def crate_registry(directory: Path) -> Iterator[str]:
+    """Serve a registry with the program `answer` on the loopback interface (The Cargo Book, sparse index)."""
+    crate = io.BytesIO()
+    with tarfile.open(fileobj=crate, mode="w:gz") as tar:
+        for name in ("Cargo.toml", "Cargo.lock", "src/main.rs"):
+            tar.add(EXAMPLES / "project" / name, f"answer-0.1.0/{name}")
+    checksum = hashlib.sha256(crate.getvalue()).hexdigest()
+    entry = {
+        "name": "answer",
+        "vers": "0.1.0",
+        "deps": [],
+        "features": {},
+        "cksum": checksum,
+        "yanked": False,
+    }
+    (directory / "an/sw").mkdir(parents=True)
+    (directory / "an/sw/answer").write_text(json.dumps(entry) + "\n")
+    (directory / "answer.crate").write_bytes(crate.getvalue())
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    handler = functools.partial(Handler, directory=str(directory))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        url = f"http://127.0.0.1:{server.server_port}"
+        (directory / "config.json").write_text(json.dumps({"dl": f"{url}/{{crate}}.crate"}))
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"sparse+{url}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_rust_program_is_compiled_from_a_registry(
+    devbox_image: BuiltImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tmp_path / "spec.toml"
+    spec.write_text('extends = "devbox"\nnode = false\n[cargo]\npackages = ["answer@0.1.0"]\n')
+    (tmp_path / "registry").mkdir()
+    with crate_registry(tmp_path / "registry") as index:
+        monkeypatch.setenv("CARGO_REGISTRIES_OWN_INDEX", index)
+        monkeypatch.setenv("CARGO_REGISTRY_DEFAULT", "own")
+        done = bouvet("build", spec, "--output", tmp_path / "image.ext4")
+    assert done.returncode == 0, done.stderr
+    with Ext4Reader(tmp_path / "image.ext4") as reader:
+        assert reader.stat(b"usr/local/cargo/bin/answer").mode == 0o100755
+        assert reader.read(b"usr/local/cargo/bin/answer")[:4] == b"\x7fELF"
+        assert b"registry" not in reader.listdir(b"usr/local/cargo")
