@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync/atomic"
 	"syscall"
 	"unicode/utf8"
 )
@@ -167,6 +166,11 @@ func readRegular(path string, limit int) ([]byte, error) {
 // a regular one, its directory takes no new files as in /proc, or it is a mount point) it is written in
 // place.
 func replaceFile(path string, content []byte) error {
+	return replaceContent(path, content, nil)
+}
+
+// replaceContent does so with a mode for a file; nil for the old one's, or the usual one.
+func replaceContent(path string, content []byte, mode *uint32) error {
 	if path[len(path)-1] == '/' {
 		return &os.PathError{Op: "write", Path: path, Err: syscall.EISDIR}
 	}
@@ -182,7 +186,7 @@ func replaceFile(path string, content []byte) error {
 			return err
 		}
 		if name != "" {
-			if replaced, err := replaceByRename(name, content, old); err != nil || replaced {
+			if replaced, err := replaceByRename(name, content, old, mode); err != nil || replaced {
 				return err
 			}
 		}
@@ -229,34 +233,18 @@ func replaceable(path string) (string, *syscall.Stat_t, error) {
 	return name, &status, nil
 }
 
-var temporaryFiles atomic.Uint32
-
 // replaceByRename says whether it replaced the file; it is an error only if the content could not be
 // written, as on a full disk.
-func replaceByRename(path string, content []byte, old *syscall.Stat_t) (bool, error) {
-	number := strconv.FormatUint(uint64(temporaryFiles.Add(1)), 36)
-	temporary := filepath.Join(filepath.Dir(path), ".bouvet-"+strconv.Itoa(os.Getpid())+"-"+number)
-	fd, err := openAgain(temporary, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_NOFOLLOW, newFileMode)
+func replaceByRename(path string, content []byte, old *syscall.Stat_t, mode *uint32) (bool, error) {
+	made, err := beginReplacement(path, old, mode)
 	if err != nil {
 		return false, nil
 	}
-	kept := true
-	if old != nil {
-		// The mode last: a change of owner clears setuid.
-		kept = syscall.Fchown(fd, int(old.Uid), int(old.Gid)) == nil && syscall.Fchmod(fd, old.Mode&0o7777) == nil
+	if err := writeAll(made.fd, content); err != nil {
+		made.abandon()
+		return false, &os.PathError{Op: "write", Path: path, Err: err}
 	}
-	if kept {
-		err = writeAll(fd, content)
-	}
-	syscall.Close(fd)
-	if kept && err == nil && syscall.Rename(temporary, path) == nil {
-		return true, nil
-	}
-	_ = syscall.Unlink(temporary)
-	if err != nil {
-		err = &os.PathError{Op: "write", Path: path, Err: err}
-	}
-	return false, err
+	return made.commit() == nil, nil
 }
 
 func writeInPlace(path string, content []byte) error {

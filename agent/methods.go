@@ -45,7 +45,7 @@ func init() {
 		"write_file": {file, (*caller).writeFile},
 		"list_dir":   {file, (*caller).listDir},
 	}
-	for _, group := range []map[string]method{base, processMethods} {
+	for _, group := range []map[string]method{base, processMethods, fileMethods, systemMethods} {
 		maps.Copy(methods, group)
 	}
 }
