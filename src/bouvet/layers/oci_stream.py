@@ -128,7 +128,7 @@ def open_layer(path: Path, offset: int, size: int, digest: str | None, diff_id: 
 
 
 @contextmanager
-def _expanded(blob: io.BufferedReader) -> Iterator[IO[bytes]]:
+def _expanded(blob: io.BufferedReader[_Part]) -> Iterator[IO[bytes]]:
     """Yield what a blob expands to. What it is compressed by, its first bytes tell."""
     head = blob.peek(4)[:4]
     if head.startswith(_GZIP):
@@ -137,6 +137,6 @@ def _expanded(blob: io.BufferedReader) -> Iterator[IO[bytes]]:
     elif head == _ZSTD:
         decompressor = zstandard.ZstdDecompressor(max_window_size=_MAXIMUM_WINDOW)
         with decompressor.stream_reader(blob, read_across_frames=True, closefd=False) as reader:
-            yield reader  # type: ignore[misc]
+            yield reader
     else:
         yield blob
