@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from bouvet.layers import commands
+from bouvet.layers.client_settings import ClientSettings, client_settings
 from bouvet.layers.commands import Command
 
 if TYPE_CHECKING:
@@ -23,14 +24,15 @@ def make(inputs: RunInputs, workshop: Workshop, layer: LayerWriter) -> None:
     """
     assert workshop.below is not None
     script = commands.FILES + "/script"
+    settings = client_settings() if inputs.network else ClientSettings({}, {})
     command = Command(
         argv=(script,) if inputs.script.startswith("#!") else ("/bin/sh", "-e", script),
         network=inputs.network,
         user=inputs.user,
-        environment=dict(inputs.environment),
+        environment={**settings.environment, **dict(inputs.environment)},
         directory=inputs.cwd,
         caches={place: workshop.below.cache(cache_name(place)) for place in inputs.caches},
-        files={"script": inputs.script.encode()},
+        files={**settings.files, "script": inputs.script.encode()},
     )
     commands.run_over_layers(command, workshop, layer)
 

@@ -52,7 +52,8 @@ def reasons(step: Step, steps: Sequence[Step], before: Record) -> list[str]:
     found = _differences(old.get("inputs"), new["inputs"])
     if old.get("code") != new["code"]:
         found.append("bouvet's code for it changed")
-    below = old.get("after") if isinstance(old.get("after"), dict) else {}
+    kept = old.get("after")
+    below: dict[str, Any] = kept if isinstance(kept, dict) else {}
     changed = [name for name, digest in new["after"].items() if below.get(name) not in {None, digest}]
     added = [name for name in new["after"] if name not in below]
     removed = [name for name in below if name not in new["after"]]
