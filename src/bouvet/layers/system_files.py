@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 # A command that takes all memory is killed by the kernel, and neither the agent nor what else it runs:
 # the score spares the agent, which does not pass it on, and by default systemd would stop the service.
+# Each command gets a control group of its own below the service's, which is the agent's to divide.
 AGENT_UNIT = """\
 [Unit]
 Description=bouvet guest agent
@@ -26,6 +27,7 @@ Restart=on-failure
 RestartSec=2
 OOMScoreAdjust=-1000
 OOMPolicy=continue
+Delegate=yes
 StandardOutput=journal+console
 StandardError=journal+console
 

@@ -92,6 +92,7 @@ def test_the_agents_unit() -> None:
         "RestartSec": "2",
         "OOMScoreAdjust": "-1000",
         "OOMPolicy": "continue",
+        "Delegate": "yes",
         "StandardOutput": "journal+console",
         "StandardError": "journal+console",
     }
