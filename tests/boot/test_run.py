@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import fcntl
 import json
 import os
 import pty
+import re
 import secrets
 import select
 import signal
+import struct
 import subprocess
 import sys
 import termios
@@ -23,7 +26,7 @@ import pytest
 
 from bouvet.booting import BootOptions, boot
 from bouvet.errors import MachineError
-from bouvet.sandbox import AgentClient, CallTimeout, Sandbox, connect
+from bouvet.sandbox import AgentClient, CallTimeout, CommandOptions, Sandbox, connect
 from bouvet.vm.terminal import LEAVE_KEY
 from tests.conftest import USER_CACHE, BuiltImage
 
@@ -31,6 +34,7 @@ pytestmark = [pytest.mark.needs_tool("qemu-system-x86_64", "mmdebstrap"), pytest
 
 SECONDS_TO_BOOT = 240.0
 SECONDS_TO_TELL = 2.0
+GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "sandbox-api.md"
 RUNNING = Path("/tmp/bouvet")
 OPTIONS = BootOptions(ready=SECONDS_TO_BOOT)
 
@@ -80,6 +84,14 @@ def test_commands_code_and_files(sandbox: Sandbox) -> None:
     sandbox.write_file("/tmp/below/file", "œ\n")
     assert sandbox.read_file("/tmp/below/file") == "œ\n"
     assert [entry.name for entry in sandbox.list_dir("/tmp/below")] == ["file"]
+
+
+def test_a_time_limit_ends_what_has_left_its_session_too(sandbox: Sandbox) -> None:
+    command = "setsid sleep 1234 & sleep 1234"
+    result = sandbox.run(command, CommandOptions(time_limit=0.5))
+    assert result.details is not None
+    assert result.details.ending.timed_out
+    assert sandbox.run("until ! pgrep -x sleep; do sleep 0.05; done", timeout=SECONDS_TO_BOOT).stdout == ""
 
 
 def test_a_large_file_in_pieces(sandbox: Sandbox) -> None:
@@ -183,6 +195,89 @@ def test_a_command_that_takes_too_long(base_image: BuiltImage) -> None:
     assert b"longer than 0.5 s" in done.stderr
 
 
+def test_a_command_is_given_input_variables_a_directory_and_a_user(
+    base_image: BuiltImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FROM_HERE", "here")
+    data = os.urandom(3 << 20)
+    script = 'head -c 100; sha256sum >&2; echo "$GIVEN $FROM_HERE"; pwd; id -un'
+    done = bouvet(
+        "run", base_image.path, "--quiet", "--env", "GIVEN=a b", "--env", "FROM_HERE", "--cwd", "/tmp",
+        "--user", "nobody", "--", "sh", "-c", script, input=data,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == data[:100] + b"a b here\n/tmp\nnobody\n"
+
+
+def test_more_than_a_mebibyte_of_output(base_image: BuiltImage) -> None:
+    done = bouvet("run", base_image.path, "--quiet", "--", "head", "-c", "5000000", "/dev/zero")
+    assert (done.returncode, done.stdout) == (0, bytes(5_000_000))
+
+
+def test_a_program_that_is_not_there(base_image: BuiltImage) -> None:
+    done = bouvet("run", base_image.path, "--quiet", "--", "no-such-program")
+    assert done.returncode == 127
+    assert b"could not be started" in done.stderr
+
+
+def test_files_go_in_and_out_and_services_are_waited_for(base_image: BuiltImage, tmp_path: Path) -> None:
+    (tmp_path / "source" / "below").mkdir(parents=True)
+    (tmp_path / "source" / "below" / "file").write_text("up and down\n")
+    done = bouvet(
+        "run", base_image.path, "--quiet", "--wait-system", "--boot-timeout", str(SECONDS_TO_BOOT),
+        "--upload", f"{tmp_path}/source:/root/there", "--upload", f"{tmp_path}/source/below/file:/root/one",
+        "--download", f"/root/there:{tmp_path}/back", "--download", f"/root/two:{tmp_path}/two",
+        "--", "sh", "-c", "systemctl is-system-running && cat one there/below/file > two",
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, b"running\n"), done.stderr
+    assert (tmp_path / "back" / "below" / "file").read_text() == "up and down\n"
+    assert (tmp_path / "two").read_text() == "up and down\n" * 2
+
+
+def test_a_shell_on_a_terminal(base_image: BuiltImage) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    before = termios.tcgetattr(theirs)
+    child = subprocess.Popen(
+        [Path(sys.executable).with_name("bouvet"), "run", "-it", base_image.path],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    try:
+        expect(ours, b"root@bouvet:~# ")
+        os.write(ours, b"stty size; shopt login_shell\n")
+        expect(ours, b"30 100\r\n")
+        expect(ours, b"on\r\n")
+        os.write(ours, b"sleep 1000\n")
+        expect(ours, b"sleep 1000\r\n")
+        os.write(ours, b"\x03")
+        expect(ours, b"root@bouvet:~# ")
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 132, 0, 0))
+        child.send_signal(signal.SIGWINCH)
+        os.write(ours, b"until [ \"$(stty size)\" = '50 132' ]; do sleep 0.05; done; exit 5\n")
+        assert child.wait(SECONDS_TO_BOOT) == 5
+        assert termios.tcgetattr(theirs) == before
+    finally:
+        child.kill()
+        child.wait()
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_the_examples_of_the_guide(
+    base_image: BuiltImage, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "images" / "output").mkdir(parents=True)
+    (tmp_path / "images" / "output" / "debian-devbox.ext4").symlink_to(base_image.path)
+    monkeypatch.chdir(tmp_path)
+    examples = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    assert len(examples) >= 7
+    for example in examples:
+        names = {"sandbox": sandbox, "files": sandbox.files}
+        exec(compile(example, str(GUIDE), "exec"), names)
+
+
 def test_an_agent_that_never_answers(base_image: BuiltImage) -> None:
     started = time.monotonic()
     done = bouvet("run", base_image.path, "--quiet", "--boot-timeout", "0.5", "--", "true")
@@ -199,11 +294,21 @@ def test_what_is_no_image(tmp_path: Path) -> None:
     assert b"is no image" in done.stderr
 
 
+BOOTS, RUNS = "while it boots", "while a command runs"
+
+
 @pytest.mark.parametrize(
-    ("number", "status"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -signal.SIGKILL)],
+    ("moment", "number", "status"),
+    [
+        (BOOTS, signal.SIGINT, 130),
+        (BOOTS, signal.SIGTERM, 130),
+        (BOOTS, signal.SIGKILL, -signal.SIGKILL),
+        # The command gets the signal, and its status is passed on.
+        (RUNS, signal.SIGINT, 128 + signal.SIGINT),
+        (RUNS, signal.SIGTERM, 128 + signal.SIGTERM),
+        (RUNS, signal.SIGKILL, -signal.SIGKILL),
+    ],
 )
-@pytest.mark.parametrize("moment", ["while it boots", "while a command runs"])
 def test_a_signal_leaves_nothing_behind(
     base_image: BuiltImage, number: int, status: int, moment: str, wait_for_exit: Callable[[int, float], bool]
 ) -> None:
@@ -214,7 +319,7 @@ def test_a_signal_leaves_nothing_behind(
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         assert child.stderr is not None
-        awaited = b"boot: started" if moment == "while it boots" else b"boot: done"
+        awaited = b"boot: started" if moment == BOOTS else b"boot: done"
         assert any(awaited in line for line in child.stderr)
         helpers = descendants(child.pid)
         assert len(helpers) >= 2  # QEMU and the vsock backend

@@ -32,7 +32,8 @@ EPILOG = """
 \b
 Exit status: 0 done, 1 an error, 2 wrong usage or spec, 3 a program is missing, 4 a program failed,
 5 a layer failed, 6 the cache, 7 the image, 8 a format, 9 verification failed, 10 the virtual machine,
-11 the guest's agent, 12 the kernel, 130 interrupted. 'bouvet run' passes the command's own status on.
+11 the guest's agent, 12 the kernel, 13 a download, 130 interrupted. 'bouvet run' passes the command's own
+status on.
 """
 
 
@@ -102,4 +103,4 @@ def _terminated(number: int, frame: FrameType | None) -> None:
     """End as for Ctrl-C, so that everything is cleaned up."""
     del frame
     signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(signal.Signals(number).name)

@@ -36,7 +36,7 @@ def attach_terminal(machine: Machine, keyboard: int, screen: int) -> None:
     threading.Thread(target=watch, name="terminal", daemon=True).start()
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, ended)
-        stack.enter_context(_raw(keyboard))
+        stack.enter_context(raw_terminal(keyboard))
         stack.callback(machine.mirror_console, None)
         machine.mirror_console(lambda piece: _write(screen, piece))
         _pass_keys(machine, keyboard, ended)
@@ -60,8 +60,8 @@ def _pass_keys(machine: Machine, keyboard: int, ended: int) -> None:
 
 
 @contextlib.contextmanager
-def _raw(keyboard: int) -> Iterator[None]:
-    """Make a terminal raw, and as it was at the end; leave other files alone."""
+def raw_terminal(keyboard: int) -> Iterator[None]:
+    """Make a terminal raw for a block, and then as it was; leave other files alone."""
     if not os.isatty(keyboard):
         yield
         return

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
-from bouvet.cli.main import COMMANDS
+from bouvet.cli.main import COMMANDS, cli
 from bouvet.cli.options import make_order
 from bouvet.errors import (
     AgentError,
@@ -44,6 +46,76 @@ def test_every_command_has_help(command: list[str]) -> None:
     done = bouvet(*command, "--help")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Usage: bouvet")
+
+
+def every_command(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    yield name, command
+    if isinstance(command, click.Group):
+        context = click.Context(command, info_name=name)
+        for below in command.list_commands(context):
+            found = command.get_command(context, below)
+            assert found is not None
+            yield from every_command(found, f"{name} {below}")
+
+
+@pytest.mark.parametrize(("name", "command"), list(every_command(cli, "bouvet")))
+def test_help_keeps_the_lines_of_examples(name: str, command: click.Command) -> None:
+    lines = command.get_help(click.Context(command, info_name=name)).splitlines()
+    examples = [line.strip() for line in lines if line.startswith("    bouvet ")]
+    assert all(example.count("bouvet ") == 1 or "|" in example for example in examples)
+    assert not any("\\b" in line or "\b" in line for line in lines)
+    if name == "bouvet run":
+        assert "bouvet run devbox.ext4 -- python3 --version" in examples
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "name a command after '--'"),
+        (["-c", "1"], "-c needs --lang"),
+        (["-t", "--json"], "no output for a terminal"),
+        (["-t", "--lang", "sh", "-c", "1"], "--lang gives no terminal"),
+        (["-i", "--lang", "sh"], "not both"),
+        (["--lang", "sh", "/missing/script"], "cannot read /missing/script"),
+        (["--env", "=1", "--", "true"], "names no variable"),
+        (["--env", "SURELY_NOT_SET", "--", "true"], "is not set here"),
+        (["--upload", "here", "--", "true"], "is not FROM:TO"),
+        (["--download", ":there", "--", "true"], "is not FROM:TO"),
+        (["--timeout", "0", "--", "true"], "range"),
+    ],
+)
+def test_what_cannot_be_run_is_told_before_anything_boots(
+    tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    image = tmp_path / "image.ext4"
+    image.touch()
+    done = bouvet("run", str(image), *arguments)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "awaited"),
+    [
+        ("bouvet r", "run"),
+        ("bouvet run --ti", "--timeout"),
+        ("bouvet run --lang py", "python"),
+        ("bouvet run --env MARK", "MARKER_OF_THIS_TEST"),
+        ("bouvet build dev", "devbox"),
+    ],
+)
+def test_a_shell_completes_commands_options_and_values(
+    words: str, awaited: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MARKER_OF_THIS_TEST", "1")
+    monkeypatch.setenv("_BOUVET_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    # As its console script is called: by that name, and to complete it.
+    program = "from bouvet.cli.main import cli; cli.main(prog_name='bouvet')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert f"plain,{awaited}" in done.stdout.splitlines()
 
 
 def test_the_version() -> None:

@@ -21,7 +21,7 @@ Meet = Callable[[Guest], AgentClient]
 @pytest.fixture
 def client(agent: Agent) -> Iterator[AgentClient]:
     """A client of a running agent."""
-    with AgentClient(connect_unix(agent.path)) as client:
+    with AgentClient(connect_unix(agent.path), connect=lambda: connect_unix(agent.path)) as client:
         yield client
 
 
