@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bouvet.booting import await_agent
 from bouvet.protocol import ExecResult
-from bouvet.sandbox import AgentClient, dial
+from bouvet.sandbox import AgentClient, Exit, Gap, Output, dial
 from bouvet.vm.machine import MIB, MachineConfig
 from bouvet.vm.qemu import QemuMachine
 from tests.boot.conftest import Console
@@ -37,8 +40,8 @@ def start(configure: Callable[..., MachineConfig], base_image: BuiltImage) -> It
     """Boot the preset's image, and connect as soon as an agent answers."""
     machines: list[QemuMachine] = []
 
-    def boot(*words: str) -> tuple[QemuMachine, Console, AgentClient]:
-        config = configure(image=base_image.path, memory=512 * MIB, kernel_arguments=words)
+    def boot(*words: str, **options: Any) -> tuple[QemuMachine, Console, AgentClient]:
+        config = configure(image=base_image.path, memory=512 * MIB, kernel_arguments=words, **options)
         machines.append(QemuMachine(config))
         machines[-1].start()
         console = Console(machines[-1])
@@ -116,6 +119,78 @@ def test_the_service_is_restarted_as_an_administrator_expects(
             assert again not in (before, restarted)
             assert run(later, MAIN_PID) == again
             assert run(later, "systemctl is-system-running") == "running"
+
+
+def test_a_process_from_before_systemd_keeps_its_output_and_its_end(start: Start) -> None:
+    machine, console, early = start()
+    lines = 20_000
+    command = f"seq 1 {lines}; {AWAIT_SERVICE}; seq {lines + 1} {2 * lines}; exit 37"
+    with early:
+        process = early.processes.start(command)
+        events = process.events(timeout=SECONDS)
+        output = b""
+        while not output.endswith(f"\n{lines}\n".encode()):
+            output += next(event.data for event in events if isinstance(event, Output))
+        console.expect("another agent accepts the connections now", SECONDS)
+        with connect(machine) as later:
+            # The one that accepts knows only what it has started itself.
+            assert later.processes.list() == ()
+        rest = list(events)
+        output += b"".join(event.data for event in rest if isinstance(event, Output))
+        assert output.decode().split() == [str(number) for number in range(1, 2 * lines + 1)]
+        assert isinstance(rest[-1], Exit)
+        assert rest[-1].ending.exit_code == 37
+        assert not any(isinstance(event, Gap) for event in rest)
+        # Its first watcher is gone; it is still known where it was started.
+        again = early.processes.attach(process.id, offsets={"stdout": len(output) - 6})
+        assert [event.data for event in again.events(timeout=SECONDS) if isinstance(event, Output)] == [
+            output[-6:]
+        ]
+
+
+def test_a_restart_during_a_stream_tells_what_became_of_it(start: Start) -> None:
+    machine, _, early = start()
+    with early:
+        run(early, AWAIT_BOOT)
+    with connect(machine) as client, connect(machine) as other:
+        process = client.processes.start(
+            "seq 1 1000; trap 'echo last; exit 9' TERM; while :; do sleep 0.1; done"
+        )
+        events = process.events(timeout=SECONDS)
+        output = b""
+        while not output.endswith(b"\n1000\n"):
+            output += next(event.data for event in events if isinstance(event, Output))
+        before = run(other, MAIN_PID)
+        assert other.exec("systemctl restart --no-block bouvet-agent").exit_code == 0
+        rest = list(events)
+        # Its process is ended with the agent that started it; not a byte of what it said is missing.
+        assert [event.data for event in rest if isinstance(event, Output)] == [b"last\n"]
+        assert isinstance(rest[-1], Exit)
+        assert rest[-1].ending.exit_code == 9
+    with connect(machine) as later:
+        run(later, AWAIT_SERVICE)
+        assert run(later, MAIN_PID) != before
+
+
+def test_the_agent_is_the_init_of_another_initial_file_system(start: Start, tmp_path: Path) -> None:
+    program = tmp_path / "init"
+    source = Path(__file__).with_name("another_init.c")
+    subprocess.run(
+        ["gcc", "-static", "-Os", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(source)],
+        check=True,
+        timeout=60,
+    )
+    machine, console, early = start(agent=program.read_bytes())
+    with early:
+        console.expect("another init starts /usr/local/bin/bouvet-agent")
+        first = run(early, "echo $PPID")
+        assert run(early, AWAIT_BOOT) == "running"
+        assert run(early, "cat /proc/1/comm") == "systemd"
+        with connect(machine) as later:
+            assert run(later, MAIN_PID) == run(later, "echo $PPID") != first
+            assert "tmpfs" in run(later, "findmnt -no FSTYPE,OPTIONS /run")
+    with connect(machine) as later:
+        run(later, AWAIT_ONE_AGENT)
 
 
 def test_a_word_of_the_kernels_leaves_the_agent_to_its_service(
