@@ -74,7 +74,15 @@ func startEarlyAgent() (int, error) {
 	if err := syscall.Mount("tmpfs", "/run", "tmpfs", flags, "mode=755,size=20%,nr_inodes=800k"); err != nil {
 		return 0, &os.PathError{Op: "mount a tmpfs on", Path: "/run", Err: err}
 	}
+	mountTerminals()
 	return launchAgent()
+}
+
+// mountTerminals makes pseudo-terminals possible before systemd does, with its options (as above). What
+// fails here is told by the first command that asks for a terminal.
+func mountTerminals() {
+	_ = os.Mkdir("/dev/pts", newDirectoryMode)
+	_ = syscall.Mount("devpts", "/dev/pts", "devpts", syscall.MS_NOSUID|syscall.MS_NOEXEC, "mode=620,gid=5,ptmxmode=666")
 }
 
 // launchAgent starts an agent, whose socket listens before it runs, and returns its process id. It waits
