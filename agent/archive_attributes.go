@@ -84,9 +84,8 @@ func symlinkAt(target string, parent int, base string) error {
 	return nil
 }
 
-// deviceNumber is the layout of dev_t: makedev(3).
-func deviceNumber(header *tar.Header) int {
-	major, minor := uint64(header.Devmajor), uint64(header.Devminor)
+// makeDevice is the layout of dev_t: makedev(3).
+func makeDevice(major, minor uint64) int {
 	return int(minor&0xff | major&0xfff<<8 | minor&^0xff<<12 | major&^0xfff<<32)
 }
 

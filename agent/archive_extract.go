@@ -249,7 +249,7 @@ func (e *extraction) file(name string, header *tar.Header, content io.Reader) er
 	if err := removeName(parent, base); err != nil {
 		return err
 	}
-	if err := syscall.Mknodat(parent, base, kind|0o600, deviceNumber(header)); err != nil {
+	if err := syscall.Mknodat(parent, base, kind|0o600, makeDevice(uint64(header.Devmajor), uint64(header.Devminor))); err != nil {
 		return err
 	}
 	fd, err := openBeneath(parent, base, openHow{flags: pathOnly | syscall.O_NOFOLLOW | syscall.O_CLOEXEC})
