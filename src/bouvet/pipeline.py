@@ -7,23 +7,19 @@ import contextlib
 import dataclasses
 import json
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bouvet import planning, process
+from bouvet import packing, planning, process
 from bouvet.errors import BouvetError, LayerCorrupt
 from bouvet.events import Listener, Note, StepFinished, StepProgress, StepStarted, ToolOutput, ignore
-from bouvet.formats import ext4, tree
+from bouvet.formats import tree
 from bouvet.formats.tree import FileTree
 from bouvet.image.expectation import Expectation
-from bouvet.image.output import replacing
 from bouvet.image.report import Report, Row
-from bouvet.image.sizes import check_size
 from bouvet.image.verify import check_image
-from bouvet.layers import agent as agent_layer
 from bouvet.layers import makers
 from bouvet.layers.maker import LowerLayers, Workshop
 from bouvet.layers.merge import merge
@@ -34,7 +30,7 @@ from bouvet.order import MANIFEST, Order
 from bouvet.plan import Step
 from bouvet.plan.record import Record
 from bouvet.planning import why
-from bouvet.spec import Architecture, Spec
+from bouvet.spec import Spec
 from bouvet.vm.debian_kernel import DebianKernel
 from bouvet.vm.kernel import KernelCache, parse_kernel
 from bouvet.vm.kernel_build import build_kernel
@@ -106,27 +102,25 @@ def build(
     """
     started = time.monotonic()
     order.fetch(refresh=refresh, listener=listener)
-    description = target.with_suffix(".json")
     agent = target.parent / "bouvet-agent" if order.spec.agent else None
-    unchanged = not refresh and _is_current(target, description, order.digest)
+    unchanged = not refresh and packing.is_current(target, order.digest)
     if unchanged:
         listener(StepFinished("image", time.monotonic() - started, f"{target} is up to date", cached=True))
     else:
+
+        def write(layers: list[Layer]) -> None:
+            content = merged_tree(order, layers)
+            packing.write_image(order, content, target, newest=newest(layers), listener=listener)
+
         with Store(cache or default_root()) as store:
             renewing_corrupt_layers(
-                lambda renew: _write_image(
-                    order,
-                    make_layers(order, store, renew, listener, keep_failed=keep_failed),
-                    target,
-                    listener,
-                ),
+                lambda renew: write(make_layers(order, store, renew, listener, keep_failed=keep_failed)),
                 store,
                 refresh=refresh,
                 listener=listener,
             )
-        _describe(order, target, description)
     if agent is not None:
-        _place_agent(order.architecture, agent)
+        packing.place_agent(order.architecture, agent)
     return BuildResult(
         image=target,
         agent=agent,
@@ -275,68 +269,6 @@ def _log(step: Step, store: Store, listener: Listener) -> Iterator[Callable[[str
         except BouvetError as error:
             error.details = (*error.details, f"step: {step.name}", f"log: {path}")
             raise
-
-
-def _write_image(order: Order, layers: Sequence[Layer], target: Path, listener: Listener) -> None:
-    started = time.monotonic()
-    listener(StepStarted("image", "changed" if target.exists() else "not there"))
-    identity = uuid.UUID(bytes=bytes.fromhex(order.digest)[:16], version=4)
-    content = merged_tree(order, layers)
-    options = ext4.Ext4Options(
-        label=order.spec.label,
-        uuid=identity,
-        hash_seed=identity,
-        size=order.spec.size,
-        free=0 if order.spec.size is not None else order.spec.free,
-        timestamp=max(0, newest(layers) // 1_000_000_000),
-    )
-    plan = ext4.plan_filesystem(content, options)
-    check_size(content, plan.size, order.spec.max_size)
-    with replacing(target) as descriptor:
-        ext4.write_filesystem(
-            plan,
-            descriptor,
-            progress=lambda fraction: listener(
-                StepProgress("image", f"{plan.size / (1 << 20):.0f} MiB", fraction)
-            ),
-        )
-    outcome = f"{target}, {plan.size / (1 << 20):.1f} MiB, {len(content)} files"
-    listener(StepFinished("image", time.monotonic() - started, outcome))
-
-
-def _is_current(target: Path, description: Path, digest: str) -> bool:
-    """Return whether the image was written from the same inputs and not changed since."""
-    try:
-        found = json.loads(description.read_bytes())["image"]
-        state = target.stat()
-        recorded = (found["digest"], found["size"], found["mtime_ns"])
-        return bool(recorded == (digest, state.st_size, state.st_mtime_ns))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _describe(order: Order, target: Path, description: Path) -> None:
-    """Write the image's description beside it."""
-    state = target.stat()
-    image = {
-        "file": target.name,
-        "digest": order.digest,
-        "size": state.st_size,
-        "mtime_ns": state.st_mtime_ns,
-    }
-    with replacing(description) as descriptor, open(descriptor, "w", closefd=False) as file:
-        json.dump({"image": image, "manifest": order.manifest}, file, indent=1, sort_keys=True)
-        file.write("\n")
-
-
-def _place_agent(architecture: Architecture, target: Path) -> None:
-    """Put the agent's binary beside the image, if it is not there already."""
-    content = agent_layer.binary(architecture)
-    with contextlib.suppress(OSError):
-        if target.read_bytes() == content and target.stat().st_mode & 0o777 == 0o755:
-            return
-    with replacing(target, mode=0o755) as descriptor, open(descriptor, "wb", closefd=False) as file:
-        file.write(content)
 
 
 def _age(seconds: float) -> str:

@@ -1,0 +1,148 @@
+"""Packs a tree into an image file, with a description beside it that tells what the file holds.
+
+The description is how the next build finds out that nothing has changed, or which parts of an image it can
+leave where they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from bouvet.events import Listener, StepFinished, StepProgress, StepStarted
+from bouvet.formats import ext4
+from bouvet.formats.tree import FileTree
+from bouvet.image.output import replacing, reworking
+from bouvet.image.sizes import check_size
+from bouvet.layers import agent as agent_layer
+from bouvet.order import Order
+from bouvet.spec import Architecture
+
+_BILLION = 1_000_000_000
+
+_WORTHWHILE = 0.5
+"""The part of an image's data that has to be there already for it to be changed in place."""
+
+
+def write_image(order: Order, content: FileTree, target: Path, *, newest: int, listener: Listener) -> None:
+    """Write an image and its description.
+
+    An image that a build has written, and that nobody has touched since or has open, is changed in place:
+    only what differs is written. The bytes are the same either way.
+
+    Args:
+        order: What to build.
+        content: All of the image.
+        target: The image's path; it appears whole or not at all.
+        newest: The image's time, in nanoseconds since 1970.
+        listener: Is told of the progress.
+
+    Raises:
+        ImageError: It cannot be written. If an image was there before, and was not being changed in
+            place, it is left as it was.
+    """
+    started = time.monotonic()
+    listener(StepStarted("image", "changed" if target.exists() else "not there"))
+    identity = uuid.UUID(bytes=bytes.fromhex(order.digest)[:16], version=4)
+    options = ext4.Ext4Options(
+        label=order.spec.label,
+        uuid=identity,
+        hash_seed=identity,
+        size=order.spec.size,
+        free=0 if order.spec.size is not None else order.spec.free,
+        timestamp=max(0, newest // _BILLION),
+    )
+    plan = ext4.plan_filesystem(content, options)
+    check_size(content, plan.size, order.spec.max_size)
+
+    def progress(fraction: float) -> None:
+        listener(StepProgress("image", f"{plan.size / (1 << 20):.0f} MiB", fraction))
+
+    kept = _rework(plan, target, progress)
+    if kept is None:
+        with replacing(target) as descriptor:
+            ext4.write_filesystem(plan, descriptor, progress=progress)
+    _describe(order, plan, target)
+    how = "" if kept is None else f", {kept / (1 << 20):.1f} MiB of it as they were"
+    outcome = f"{target}, {plan.size / (1 << 20):.1f} MiB{how}, {len(content)} files"
+    listener(StepFinished("image", time.monotonic() - started, outcome))
+
+
+def is_current(target: Path, digest: str) -> bool:
+    """Return whether the image was written from the same inputs and not changed since."""
+    try:
+        found = json.loads(_description(target).read_bytes())["image"]
+        state = target.stat()
+        recorded = (found["digest"], found["size"], found["mtime_ns"])
+        return bool(recorded == (digest, state.st_size, state.st_mtime_ns))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def place_agent(architecture: Architecture, target: Path) -> None:
+    """Put the agent's binary beside the image, if it is not there already."""
+    content = agent_layer.binary(architecture)
+    with contextlib.suppress(OSError):
+        if target.read_bytes() == content and target.stat().st_mode & 0o777 == 0o755:
+            return
+    with replacing(target, mode=0o755) as descriptor, open(descriptor, "wb", closefd=False) as file:
+        file.write(content)
+
+
+def _description(target: Path) -> Path:
+    """Return the path of an image's description."""
+    return target.with_suffix(".json")
+
+
+def _rework(plan: ext4.Ext4Plan, target: Path, progress: ext4.Progress) -> int | None:
+    """Change the image in place, if that can be; return how many bytes stayed, else None."""
+    state, known = _recorded(_description(target))
+    present = ext4.present_spans(plan, known)
+    kept = sum(span.stop - span.start for span in present)
+    if not kept or kept < _WORTHWHILE * sum(copy.length for copy in plan.copies):
+        return None
+    with reworking(target, lambda found: _state(found) == state) as descriptor:
+        if descriptor is None:
+            return None
+        # From here on the description is wrong.
+        _description(target).unlink(missing_ok=True)
+        ext4.write_filesystem(plan, descriptor, present=present, progress=progress)
+    return kept
+
+
+def _state(found: os.stat_result) -> list[int]:
+    """Return what changes with every change of a file, by whomever."""
+    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def _recorded(description: Path) -> tuple[list[int], list[ext4.Place]]:
+    """Return the image's state when it was written, and where its data lies; empty if that is not known."""
+    try:
+        written = json.loads(description.read_bytes())["written"]
+        places = [ext4.Place(str(name), *map(int, numbers)) for name, *numbers in written["places"]]
+        return [int(number) for number in written["state"]], sorted(places, key=lambda place: place[3])
+    except (OSError, ValueError, KeyError, TypeError):
+        return [], []
+
+
+def _describe(order: Order, plan: ext4.Ext4Plan, target: Path) -> None:
+    """Write the image's description beside it."""
+    state = target.stat()
+    document: dict[str, Any] = {
+        "image": {
+            "file": target.name,
+            "digest": order.digest,
+            "size": state.st_size,
+            "mtime_ns": state.st_mtime_ns,
+        },
+        "manifest": order.manifest,
+        "written": {"state": _state(state), "places": ext4.places(plan)},
+    }
+    with replacing(_description(target)) as descriptor, open(descriptor, "w", closefd=False) as file:
+        json.dump(document, file, indent=1, sort_keys=True)
+        file.write("\n")
