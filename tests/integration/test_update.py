@@ -1,4 +1,4 @@
-"""A build over an image of an earlier one: what differs is written, and the bytes are those of a whole one."""
+"""A build over an earlier one's image: what differs is written, and the bytes are those of a whole one."""
 
 from __future__ import annotations
 
