@@ -121,7 +121,7 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=1, help="how many machines at the same time")
     parser.add_argument("--agent-first-only", action="store_true", help="leave the comparison out")
     parser.add_argument("--mem", type=int, default=512, help="each machine's memory in MiB")
-    parser.add_argument("--kernel", default="debian", help="the kernel to boot with")
+    parser.add_argument("--kernel", help="the kernel to boot with")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
     arguments = parser.parse_args()
     options = BootOptions(memory=arguments.mem * MIB, kernel=arguments.kernel)

@@ -15,6 +15,7 @@ from bouvet.formats.elf import IDENTIFYING, code_architecture
 from bouvet.formats.ext4 import Ext4Reader
 from bouvet.layers.agent import binary
 from bouvet.layers.store import default_root
+from bouvet.packing import described_kernel
 from bouvet.plan import host_architecture
 from bouvet.sandbox import (
     PAUSE_SECONDS,
@@ -59,7 +60,8 @@ class BootOptions:
         cpus: Its processors.
         disk: The disk's size in bytes; None for 2 GiB more than the image.
         network: Whether it has a network card.
-        kernel: `debian`, `file:PATH` or `url:URL#sha256=DIGEST`.
+        kernel: `debian`, `file:PATH` or `url:URL#sha256=DIGEST`; None for the one that the description
+            beside the image names, `debian` without one.
         kernel_arguments: More words for the kernel's command line.
         machine_id: The name of its run directory; None for a random one.
         ready: Seconds within which the agent has to answer.
@@ -69,7 +71,7 @@ class BootOptions:
     cpus: int = 1
     disk: int | None = None
     network: bool = False
-    kernel: str = "debian"
+    kernel: str | None = None
     kernel_arguments: tuple[str, ...] = ()
     machine_id: str | None = None
     ready: float = READY_SECONDS
@@ -113,9 +115,10 @@ def start_machine(image: Path, options: BootOptions, *, listener: Listener = ign
     """
     architecture = image_architecture(image)
     cache = default_root() / "kernels"
-    source = parse_kernel(options.kernel, architecture)
+    name = options.kernel or described_kernel(image) or "debian"
+    source = parse_kernel(name, architecture)
     kernels = KernelCache(cache)
-    kernel = kernels.find(source) or _fetch(kernels, options.kernel, architecture, listener)
+    kernel = kernels.find(source) or _fetch(kernels, name, architecture, listener)
     choice = choose_accelerator(kernel, cache)
     listener(Note(choice.reason))
     config = MachineConfig(

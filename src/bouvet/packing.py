@@ -84,6 +84,17 @@ def is_current(target: Path, digest: str) -> bool:
         return False
 
 
+def described_kernel(target: Path) -> str | None:
+    """Return the name of the kernel that the image's spec says; None if no description is beside it.
+
+    The description is the host's; what an image says of itself must not send the host anywhere.
+    """
+    try:
+        return str(json.loads(_description(target).read_bytes())["image"]["kernel"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def place_agent(architecture: Architecture, target: Path) -> None:
     """Put the agent's binary beside the image, if it is not there already."""
     content = agent_layer.binary(architecture)
@@ -139,6 +150,7 @@ def _describe(order: Order, plan: ext4.Ext4Plan, target: Path) -> None:
             "digest": order.digest,
             "size": state.st_size,
             "mtime_ns": state.st_mtime_ns,
+            "kernel": order.spec.kernel.name(order.architecture),
         },
         "manifest": order.manifest,
         "written": {"state": _state(state), "places": ext4.places(plan)},

@@ -41,7 +41,7 @@ class GuestReport:
 
 
 def verify_booted(
-    image: Path, spec: Spec | None = None, *, kernel: str = "debian", listener: Listener = ignore
+    image: Path, spec: Spec | None = None, *, kernel: str | None = None, listener: Listener = ignore
 ) -> GuestReport:
     """Boot an image, twice where its systemd gives it an identity, and check what it does.
 

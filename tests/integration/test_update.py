@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bouvet.packing import described_kernel
 from tests.conftest import BuiltImage, build_image
 
 pytestmark = [pytest.mark.needs_tool("mmdebstrap"), pytest.mark.slow]
@@ -79,3 +80,10 @@ def test_a_description_that_says_nothing_is_no_obstacle(built: Path, changed: st
     built.with_suffix(".json").write_text(description)
     build_image("base", built.parent, *CHANGE)
     assert digest(built) == changed
+
+
+def test_the_description_names_the_kernel_that_boots_the_image(built: Path, tmp_path: Path) -> None:
+    """What an image says of itself is its builder's word, and sends the host nowhere."""
+    assert described_kernel(built) == "debian"
+    built.with_suffix(".json").unlink()
+    assert described_kernel(built) is None

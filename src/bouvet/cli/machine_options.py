@@ -33,9 +33,7 @@ def machine_options(command: Command) -> Command:
             ),
             click.option(
                 "--kernel",
-                default="debian",
-                show_default=True,
-                help="debian, file:PATH or url:URL#sha256=DIGEST.",
+                help="debian, file:PATH or url:URL#sha256=DIGEST; what the image's spec says if not given.",
             ),
             click.option(
                 "--append", multiple=True, metavar="WORD", help="A word for the kernel's command line."

@@ -28,9 +28,7 @@ from bouvet.spec import load
 )
 @click.option(
     "--kernel",
-    default="debian",
-    show_default=True,
-    help="What to boot it with: debian, file:PATH or url:URL#sha256=DIGEST.",
+    help="What to boot it with: debian, file:PATH or url:URL#sha256=DIGEST; what its spec says if not given.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 @click.option("--junit", type=click.Path(path_type=Path), help="Write the rows to a file as JUnit XML too.")
@@ -40,7 +38,7 @@ def command(
     image: Path,
     static: bool,
     spec: str | None,
-    kernel: str,
+    kernel: str | None,
     as_json: bool,
     junit: Path | None,
     quiet: bool,

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from bouvet.spec.kernel import kernel_contradictions
 from bouvet.spec.templates import unknown_names
 from bouvet.spec.toolchains import toolchain_contradictions
 from bouvet.spec.values import parse_size
@@ -20,6 +21,7 @@ def contradictions(data: Mapping[str, Any]) -> list[str]:
         *_size_contradictions(data),
         *_base_contradictions(data),
         *toolchain_contradictions(data),
+        *kernel_contradictions(data),
         *_duplicates(data),
         *_unknown_variables(data),
     ]

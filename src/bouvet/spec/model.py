@@ -14,6 +14,7 @@ from bouvet.spec.checks import Test
 from bouvet.spec.contradictions import contradictions
 from bouvet.spec.debian import Debian
 from bouvet.spec.files import File, Run
+from bouvet.spec.kernel import Kernel
 from bouvet.spec.packages import Apt, Cargo, Npm, Pip
 from bouvet.spec.system import Services, System, User
 from bouvet.spec.toolchains import Node, Rust
@@ -64,6 +65,7 @@ class Spec(Table):
     run: tuple[Run, ...] = Field((), description="Scripts that run in the tree.", strict=False)
     services: Services = Field(default_factory=Services, description="Units that start, or do not.")
     system: System = Field(default_factory=System, description="The guest's configuration.")
+    kernel: Kernel = Field(default_factory=Kernel, description="The kernel that boots the image.")
     test: Test = Field(default_factory=Test, description="What 'bouvet verify' runs in the guest.")
 
     @model_validator(mode="after")
