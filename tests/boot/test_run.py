@@ -319,11 +319,18 @@ def test_a_signal_leaves_nothing_behind(
     name = f"test-{secrets.token_hex(4)}"
     command: list[str | Path]
     command = [Path(sys.executable).with_name("bouvet"), "run", base_image.path, "--id", name]
-    command += ["--boot-timeout", str(SECONDS_TO_BOOT), "--", "sleep", "infinity"]
+    command += [
+        "--boot-timeout",
+        str(SECONDS_TO_BOOT),
+        "--",
+        "sh",
+        "-c",
+        "echo it runs >&2; exec sleep infinity",
+    ]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         assert child.stderr is not None
-        awaited = b"boot: started" if moment == BOOTS else b"boot: done"
+        awaited = b"boot: started" if moment == BOOTS else b"it runs"
         assert any(awaited in line for line in child.stderr)
         helpers = descendants(child.pid)
         assert len(helpers) >= 2  # QEMU and the vsock backend
