@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 from bouvet.booting import await_agent
 from bouvet.protocol import ExecResult
-from bouvet.sandbox import AgentClient, Exit, Gap, Output, dial
+from bouvet.sandbox import AgentClient, Exit, Gap, Output
 from bouvet.vm.machine import MIB, MachineConfig
 from bouvet.vm.qemu import QemuMachine
 from tests.boot.conftest import Console
@@ -53,14 +52,8 @@ def start(configure: Callable[..., MachineConfig], base_image: BuiltImage) -> It
 
 
 def connect(machine: QemuMachine) -> AgentClient:
-    """Connect to whichever agent accepts."""
-    return AgentClient(
-        dial(
-            machine.socket_path,
-            deadline=time.monotonic() + SECONDS,
-            ended=lambda seconds: machine.wait(seconds) is not None,
-        )
-    )
+    """Connect to whichever agent answers: one that has just been killed may still accept."""
+    return await_agent(machine, SECONDS)[0]
 
 
 def run(client: AgentClient, command: str) -> str:
