@@ -107,9 +107,7 @@ def test_a_call_that_ran_out_of_time_leaves_the_connection_usable(client: AgentC
         client.exec(wait_at(gate), timeout=0.2)
     assert late.value.sent
     reached.join(SECONDS)
-    client.ping()
-    gate.write_text("open\n")
-    # The answer that nobody waits for any more arrives among these.
+    # The command was cancelled; that nobody waits for its answer any more is no reason to stumble over it.
     for _ in range(50):
         client.ping()
 
