@@ -80,6 +80,7 @@ format: $(ENVIRONMENT)
 
 ## bench         measure against what bouvet is compared to, and print tables
 bench: test-packages $(ENVIRONMENT) $(AGENT)
+	@for preset in base devbox; do $(BOUVET) build "$$preset" --quiet --output $(OUTPUT) >/dev/null || exit 1; done
 	@for script in bench/*.py; do echo "== $$script"; .venv/bin/python "$$script" || exit 1; done
 
 ## lock          pin what pyproject.toml asks for in requirements.lock
