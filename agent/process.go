@@ -46,6 +46,7 @@ type process struct {
 	lock     sync.Mutex
 	changed  *sync.Cond
 	watchers map[*connection]*watcher
+	over     bool // nothing of it is left that could be signalled: its group is another's soon
 }
 
 // ending is how a process ended.
@@ -226,11 +227,12 @@ func (a *agent) attend(p *process, prepared prepared, w *caller) {
 	}
 	p.input = nil
 	p.writing.Unlock()
-	a.groups.give(p.group)
 	for _, s := range p.streams {
 		s.file.Close()
 	}
 	p.change(func() {
+		p.over = true
+		a.groups.give(p.group)
 		for _, s := range p.streams {
 			s.closed = true
 		}
@@ -307,6 +309,25 @@ func (p *process) unsent(s *stream) int64 {
 		least = min(least, w.sent[s])
 	}
 	return least
+}
+
+// signal sends a signal to a process, or to all that it has started as well.
+func (a *agent) signal(p *process, number syscall.Signal, all bool) error {
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	switch {
+	case p.over:
+		return syscall.ESRCH
+	case !all:
+		return a.children.signal(p.child, number)
+	case p.group == nil:
+		signalSession(p.child.pid, number)
+	case number == syscall.SIGKILL:
+		p.group.kill()
+	default:
+		p.group.signal(number)
+	}
+	return nil
 }
 
 // write gives a process its input, and returns how many bytes it took.

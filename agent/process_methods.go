@@ -210,27 +210,15 @@ func (w *caller) processSignal(params jsontext.Value) (call, *rpcError) {
 		if !known {
 			return syscall.EINVAL
 		}
-		if !p.running() {
-			return syscall.ESRCH
-		}
-		switch {
-		case !all:
-			return w.children.signal(p.child, number)
-		case p.group != nil:
-			p.group.signal(number)
-		default:
-			signalSession(p.child.pid, number)
-		}
-		return nil
+		return w.signal(p, number, all)
 	}, textOrNumber("signal", &name), optional(boolean("all", &all)))
 }
 
 // processKill is the method process.kill.
 func (w *caller) processKill(params jsontext.Value) (call, *rpcError) {
 	return w.simple(params, func(p *process) error {
-		if p.running() {
-			w.kill(p.child, p.group)
-		}
+		// One that has ended is as it shall be.
+		_ = w.signal(p, syscall.SIGKILL, true)
 		return nil
 	})
 }
