@@ -11,6 +11,7 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,15 @@ _WORTHWHILE = 0.5
 """The part of an image's data that has to be there already for it to be changed in place."""
 
 
-def write_image(order: Order, content: FileTree, target: Path, *, newest: int, listener: Listener) -> None:
+def write_image(
+    order: Order,
+    content: FileTree,
+    target: Path,
+    *,
+    newest: int,
+    layers: Mapping[str, int],
+    listener: Listener,
+) -> None:
     """Write an image and its description.
 
     An image that a build has written, and that nobody has touched since or has open, is changed in place:
@@ -40,6 +49,7 @@ def write_image(order: Order, content: FileTree, target: Path, *, newest: int, l
         content: All of the image.
         target: The image's path; it appears whole or not at all.
         newest: The image's time, in nanoseconds since 1970.
+        layers: What each layer takes of it, in bytes, for the description.
         listener: Is told of the progress.
 
     Raises:
@@ -67,7 +77,7 @@ def write_image(order: Order, content: FileTree, target: Path, *, newest: int, l
     if kept is None:
         with replacing(target) as descriptor:
             ext4.write_filesystem(plan, descriptor, progress=progress)
-    _describe(order, plan, target)
+    _describe(order, plan, layers, target)
     how = "" if kept is None else f", {kept / (1 << 20):.1f} MiB of it as they were"
     outcome = f"{target}, {plan.size / (1 << 20):.1f} MiB{how}, {len(content)} files"
     listener(StepFinished("image", time.monotonic() - started, outcome))
@@ -93,6 +103,18 @@ def described_kernel(target: Path) -> str | None:
         return str(json.loads(_description(target).read_bytes())["image"]["kernel"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def described_layers(target: Path) -> dict[str, int]:
+    """Return what each layer takes of an image, in bytes, if a build wrote it and nobody changed it since."""
+    try:
+        description = json.loads(_description(target).read_bytes())
+        state = target.stat()
+        if [description["image"][key] for key in ("size", "mtime_ns")] != [state.st_size, state.st_mtime_ns]:
+            return {}
+        return {str(name): int(size) for name, size in description["layers"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def place_agent(architecture: Architecture, target: Path) -> None:
@@ -141,7 +163,7 @@ def _recorded(description: Path) -> tuple[list[int], list[ext4.Place]]:
         return [], []
 
 
-def _describe(order: Order, plan: ext4.Ext4Plan, target: Path) -> None:
+def _describe(order: Order, plan: ext4.Ext4Plan, layers: Mapping[str, int], target: Path) -> None:
     """Write the image's description beside it."""
     state = target.stat()
     document: dict[str, Any] = {
@@ -153,6 +175,7 @@ def _describe(order: Order, plan: ext4.Ext4Plan, target: Path) -> None:
             "kernel": order.spec.kernel.name(order.architecture),
         },
         "manifest": order.manifest,
+        "layers": dict(layers),
         "written": {"state": _state(state), "places": ext4.places(plan)},
     }
     with replacing(_description(target)) as descriptor, open(descriptor, "w", closefd=False) as file:

@@ -18,7 +18,9 @@ from bouvet.events import Listener, Note, StepFinished, StepProgress, StepStarte
 from bouvet.formats import tree
 from bouvet.formats.tree import FileTree
 from bouvet.image.expectation import Expectation
+from bouvet.image.packages import stored
 from bouvet.image.report import Report, Row
+from bouvet.image.sizes import unique_files
 from bouvet.image.verify import check_image
 from bouvet.layers import makers
 from bouvet.layers.maker import LowerLayers, Workshop
@@ -110,7 +112,10 @@ def build(
 
         def write(layers: list[Layer]) -> None:
             content = merged_tree(order, layers)
-            packing.write_image(order, content, target, newest=newest(layers), listener=listener)
+            sizes = layer_sizes(content, layers)
+            packing.write_image(
+                order, content, target, newest=newest(layers), layers=sizes, listener=listener
+            )
 
         with Store(cache or default_root()) as store:
             renewing_corrupt_layers(
@@ -179,6 +184,16 @@ def manifest_tree(order: Order, layers: Sequence[Layer]) -> FileTree:
 def newest(layers: Sequence[Layer]) -> int:
     """Return the newest time of the layers' entries, which is the image's time, in nanoseconds."""
     return max((inode.mtime for layer in layers for inode in layer.tree.values()), default=0)
+
+
+def layer_sizes(content: FileTree, layers: Sequence[Layer]) -> dict[str, int]:
+    """Return the bytes that each layer's files take in a merged tree, without what another one hides."""
+    layer_of = {id(inode): layer.name for layer in layers for inode in layer.tree.values()}
+    sizes = dict.fromkeys((layer.name for layer in layers), 0)
+    for _, inode in unique_files(content):
+        if id(inode) in layer_of:
+            sizes[layer_of[id(inode)]] += stored(inode)
+    return sizes
 
 
 def renewing_corrupt_layers(

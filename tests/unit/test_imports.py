@@ -42,6 +42,8 @@ ALLOWED: dict[str, set[str]] = {
     "pipeline": {"bouvet"},
     # Its part that writes for container tools: a finished image has to be read as one to boot is.
     "exporting": {"bouvet"},
+    # Its part that reads finished images: a build's description tells what each layer takes.
+    "inspecting": {"bouvet"},
     # Its end: a tree becomes a file, which the next build can tell from others.
     "packing": {"bouvet"},
     # Its half that boots: the command line's `build` need not load the machine room.
@@ -62,6 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     | {
         "bouvet.pipeline",
         "bouvet.exporting",
+        "bouvet.inspecting",
         "bouvet.booting",
         "bouvet.planning",
         "bouvet.running",

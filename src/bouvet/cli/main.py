@@ -20,6 +20,7 @@ COMMANDS = {
     "plan": "Show what a build would do, and why.",
     "oci": "Build an OCI archive for docker load, podman load and skopeo.",
     "verify": "Check an image against what it must be.",
+    "inspect": "Show what is in an image, and what takes how much.",
     "run": "Run a command or code in a throw-away virtual machine.",
     "boot": "Boot an image with its console on the terminal.",
     "spec": "Show specs and their schema.",

@@ -1,4 +1,4 @@
-"""What is large in a tree: by directory and by Debian package."""
+"""What is large in a tree: by directory and by package."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from bouvet.errors import ImageTooLarge
-from bouvet.formats.tree import BLOCK, FileTree, Inode
+from bouvet.formats.tree import FileTree, Inode
+from bouvet.image.packages import find_packages, stored
 
 ROWS = 10
 """How many rows a table has."""
 
 _DEEPEST = 4
 _DOMINATED = 0.8
-_LISTS = b"var/lib/dpkg/info/"
-# A tree may be anybody's.
-_LARGEST_LIST = 4 << 20
 
 
 def check_size(tree: FileTree, size: int, limit: int | None) -> None:
@@ -41,10 +39,15 @@ def check_size(tree: FileTree, size: int, limit: int | None) -> None:
     )
 
 
-def by_directory(tree: FileTree) -> dict[str, int]:
-    """Return the bytes in directories, the largest first: those that no single one in them explains."""
+def by_directory(tree: FileTree, rows: int = ROWS) -> dict[str, int]:
+    """Return the bytes in directories, the largest first: those that no single one in them explains.
+
+    Args:
+        tree: The files.
+        rows: How many directories are told at most.
+    """
     total: dict[bytes, int] = defaultdict(int)
-    for path, inode in _files(tree):
+    for path, inode in unique_files(tree):
         parts = path.split(b"/")[:-1]
         for depth in range(1, min(len(parts), _DEEPEST) + 1):
             total[b"/".join(parts[:depth])] += stored(inode)
@@ -54,39 +57,19 @@ def by_directory(tree: FileTree) -> dict[str, int]:
         largest[parent] = max(largest[parent], size)
     telling = {path: size for path, size in total.items() if largest[path] < _DOMINATED * size}
     ordered = sorted(telling.items(), key=lambda item: (-item[1], item[0]))
-    return {"/" + path.decode(errors="replace"): size for path, size in ordered[:ROWS]}
+    return {"/" + path.decode(errors="replace"): size for path, size in ordered[:rows]}
 
 
 def by_package(tree: FileTree) -> dict[str, int]:
-    """Return the bytes of Debian packages' files, the largest first (dpkg-query(1), the files' lists)."""
-    sizes = {path: stored(inode) for path, inode in _files(tree)}
-    total: dict[str, int] = {}
-    for path, inode in tree.items():
-        if not (path.startswith(_LISTS) and path.endswith(b".list") and inode.is_regular):
-            continue
-        if inode.size <= _LARGEST_LIST:
-            name = path.removeprefix(_LISTS).removesuffix(b".list").partition(b":")[0]
-            total[name.decode(errors="replace")] = sum(
-                sizes.get(place, 0) for line in inode.content().splitlines() for place in _places(line)
-            )
+    """Return the bytes of packages' files, of any kind of package, the largest first."""
+    total: dict[str, int] = defaultdict(int)
+    for package in find_packages(tree).packages:
+        total[package.name] += package.size
     ordered = sorted(total.items(), key=lambda item: (-item[1], item[0]))
     return dict(ordered[:ROWS])
 
 
-def stored(inode: Inode) -> int:
-    """Return the bytes that a file's content takes in an image, without its holes."""
-    return sum(-(-segment.length // BLOCK) * BLOCK for segment in inode.segments)
-
-
-def _places(line: bytes) -> Iterator[bytes]:
-    """Yield where a package's path may be: `/lib` is a link to `/usr/lib` in a merged tree."""
-    path = line.lstrip(b"/")
-    yield path
-    if path.startswith((b"bin/", b"lib/", b"lib64/", b"sbin/")):
-        yield b"usr/" + path
-
-
-def _files(tree: FileTree) -> Iterator[tuple[bytes, Inode]]:
+def unique_files(tree: FileTree) -> Iterator[tuple[bytes, Inode]]:
     """Yield each file once, by its first name."""
     seen: set[int] = set()
     for path, inode in tree.items():

@@ -9,6 +9,17 @@ from bouvet.formats.tree import FileTree, regular_file
 from bouvet.image.sizes import by_directory, by_package, check_size
 
 MIB = 1 << 20
+STATUS = b"""\
+Package: libbig
+Status: install ok installed
+Version: 1
+Architecture: amd64
+
+Package: data
+Status: install ok installed
+Version: 1
+Architecture: all
+"""
 
 
 def tree() -> FileTree:
@@ -18,6 +29,7 @@ def tree() -> FileTree:
         b"usr/lib/big/same.so": big,
         b"usr/share/data": regular_file(b"x" * MIB),
         b"usr/bin/tool": regular_file(b"x"),
+        b"var/lib/dpkg/status": regular_file(STATUS),
         b"var/lib/dpkg/info/libbig:amd64.list": regular_file(b"/.\n/lib\n/lib/big/one.so\n"),
         b"var/lib/dpkg/info/data.list": regular_file(b"/usr/share/data\n/gone\n"),
     }
