@@ -75,7 +75,22 @@ func startEarlyAgent() (int, error) {
 		return 0, &os.PathError{Op: "mount a tmpfs on", Path: "/run", Err: err}
 	}
 	mountTerminals()
+	if err := takeHostname(); err != nil {
+		milestone(err.Error())
+	}
 	return launchAgent()
+}
+
+// takeHostname gives the machine the image's name, which what runs before its init may ask for.
+func takeHostname() error {
+	name, err := readRegular(hostnameFile, contentLimit)
+	if errors.Is(err, syscall.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.NewSyscallError("sethostname", syscall.Sethostname([]byte(strings.TrimSpace(string(name)))))
 }
 
 // mountTerminals makes pseudo-terminals possible before systemd does, with its options (as above). What

@@ -198,9 +198,7 @@ func prepareSystem() {
 	} {
 		_ = os.Symlink(target, link)
 	}
-	if name, err := readRegular("/etc/hostname", addressLimit); err == nil {
-		tell("set the host name", syscall.Sethostname([]byte(strings.TrimSpace(string(name)))))
-	}
+	tell("set the host name", takeHostname())
 }
 
 func tell(what string, err error) {

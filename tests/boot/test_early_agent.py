@@ -75,6 +75,7 @@ def test_a_service_succeeds_the_agent_that_was_there_before_systemd(
             "starting",
         )
         first = run(early, "echo $PPID")
+        assert run(early, "uname -n") == "bouvet"
         results: list[ExecResult] = []
         across = f"echo begin; {AWAIT_SERVICE}; echo end >&2; exit 37"
         thread = threading.Thread(target=lambda: results.append(early.exec(across, timeout=SECONDS)))
