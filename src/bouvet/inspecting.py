@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 import bouvet
 from bouvet import packing
+from bouvet.image.comparison import Comparison, compare_images
 from bouvet.image.contents import Contents, Sized, read_contents
 from bouvet.image.packages import Package
 from bouvet.image.sbom import cyclonedx, spdx
 
-__all__ = ["Contents", "Package", "Sized", "bill_of_materials", "inspect"]
+__all__ = ["Comparison", "Contents", "Package", "Sized", "bill_of_materials", "compare", "inspect"]
 
 ROWS = 20
 """How many directories and how many files are told."""
@@ -37,3 +38,13 @@ def bill_of_materials(contents: Contents, form: BillForm) -> dict[str, Any]:
     """Return an image's packages as a CycloneDX 1.5 or SPDX 2.3 document, the same for equal images."""
     write = cyclonedx if form == "cyclonedx" else spdx
     return write(contents, bouvet.__version__)
+
+
+def compare(first: Path, second: Path) -> Comparison:
+    """Return how two images differ.
+
+    Raises:
+        FormatError: One of them holds no ext4 file system, or a damaged one.
+        ImageError: One of them cannot be read.
+    """
+    return compare_images(first, second)

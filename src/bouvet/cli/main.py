@@ -21,6 +21,7 @@ COMMANDS = {
     "oci": "Build an OCI archive for docker load, podman load and skopeo.",
     "verify": "Check an image against what it must be.",
     "inspect": "Show what is in an image, and what takes how much.",
+    "diff": "Show how two images differ.",
     "run": "Run a command or code in a throw-away virtual machine.",
     "boot": "Boot an image with its console on the terminal.",
     "spec": "Show specs and their schema.",
@@ -35,7 +36,7 @@ EPILOG = """
 Exit status: 0 done, 1 an error, 2 wrong usage or spec, 3 a program is missing, 4 a program failed,
 5 a layer failed, 6 the cache, 7 the image, 8 a format, 9 verification failed, 10 the virtual machine,
 11 the guest's agent, 12 the kernel, 13 a download, 130 interrupted. 'bouvet run' passes the command's own
-status on.
+status on; 'bouvet diff' ends with 1 where the images differ.
 """
 
 

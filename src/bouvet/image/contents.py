@@ -119,7 +119,7 @@ def _contents(
     newest = max((inode.mtime for inode in tree.values()), default=0)
     return Contents(
         image=str(path),
-        size=path.stat().st_size if path.is_file() else reader.facts.blocks * 4096,
+        size=reader.size,
         stored=total,
         files=len(tree),
         label=reader.facts.label,

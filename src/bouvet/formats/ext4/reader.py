@@ -101,6 +101,11 @@ class Ext4Reader:
         """Close the image; content that was not read by then cannot be read any more."""
         self._source.close()
 
+    @property
+    def size(self) -> int:
+        """The image's size in bytes."""
+        return self._source.size
+
     def listdir(self, path: bytes = b"") -> list[bytes]:
         """Return the sorted names in a directory.
 
