@@ -200,7 +200,10 @@ func (w *treeWriter) regular(place, name string, entry *tar.Header) error {
 		return err
 	}
 	from.length = from.status.Size
-	if err := from.sendTo(w.archive, w.buffer); err != nil {
+	if err := from.eachPiece(w.buffer, func(piece []byte) error {
+		_, err := w.archive.Write(piece)
+		return err
+	}); err != nil {
 		return err
 	}
 	if err := w.archive.Flush(); err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 	"os"
 	"syscall"
 )
@@ -64,8 +63,16 @@ func fileProperties(status *syscall.Stat_t) object {
 		integer("gid", int64(status.Gid)).integer("mtime_ns", status.Mtim.Nano())
 }
 
-// sendTo writes the part as far as it exists when it is read.
-func (s *source) sendTo(stream io.Writer, buffer []byte) error {
+// sendTo sends the part as a stream. Each frame is written with its length in one piece, whose size the
+// packets of vsock divide.
+func (s *source) sendTo(stream *frameWriter, buffer []byte) error {
+	return s.eachPiece(buffer[frameHeader:], func(piece []byte) error {
+		return stream.frame(buffer[:frameHeader+len(piece)])
+	})
+}
+
+// eachPiece reads the part as far as it exists when it is read.
+func (s *source) eachPiece(buffer []byte, use func([]byte) error) error {
 	position, left := s.offset, s.length
 	for left != 0 {
 		piece := buffer
@@ -79,7 +86,7 @@ func (s *source) sendTo(stream io.Writer, buffer []byte) error {
 		if n == 0 {
 			return nil
 		}
-		if _, err := stream.Write(piece[:n]); err != nil {
+		if err := use(piece[:n]); err != nil {
 			return err
 		}
 		position += int64(n)

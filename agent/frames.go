@@ -127,6 +127,18 @@ func (w *frameWriter) Write(content []byte) (int, error) {
 	return written, nil
 }
 
+// frame sends one frame: its first frameHeader bytes are room for the length of what follows them.
+func (w *frameWriter) frame(frame []byte) error {
+	length := len(frame) - frameHeader
+	binary.BigEndian.PutUint32(frame, uint32(length))
+	if w.broken == nil {
+		if _, w.broken = w.file.Write(frame); w.broken == nil {
+			w.sent += int64(length)
+		}
+	}
+	return w.broken
+}
+
 // stream answers a request with a result, and then with what send writes; nothing else is sent
 // meanwhile. A failure of send is told at the stream's end.
 func (w *caller) stream(result []byte, send func(*frameWriter) error) {
