@@ -51,6 +51,7 @@ for group; do
         need cpio cpio
         need docker-registry docker-registry
         need e2fsprogs e2fsck mke2fs debugfs dumpe2fs resize2fs
+        need erofs-utils mkfs.erofs fsck.erofs dump.erofs
         need file file
         need flex flex
         need gcc gcc
@@ -64,6 +65,7 @@ for group; do
         need qemu-utils qemu-img
         need shellcheck shellcheck
         need skopeo skopeo
+        need squashfs-tools mksquashfs unsquashfs
         need systemd systemctl systemd-analyze
         need uidmap newuidmap newgidmap
         need umoci umoci

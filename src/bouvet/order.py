@@ -149,6 +149,8 @@ class Order:
 def public(spec: Spec) -> dict[str, Any]:
     """Return a spec as everybody in the guest may read it: without passwords and what else may be secret."""
     data = spec.model_dump(mode="json")
+    # The tree, and each form of it, is the same whatever else is written.
+    del data["formats"]
     for account, key in ((data["system"], "root_password"), *((user, "password") for user in data["users"])):
         if account[key] not in {None, PUBLIC_PASSWORD}:
             account[key] = SECRET

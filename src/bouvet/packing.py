@@ -9,20 +9,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tempfile
 import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bouvet.events import Listener, StepFinished, StepProgress, StepStarted
 from bouvet.formats import ext4
 from bouvet.formats.tree import FileTree
+from bouvet.image import exports
 from bouvet.image.output import replacing, reworking
 from bouvet.image.sizes import check_size
 from bouvet.layers import agent as agent_layer
 from bouvet.order import Order
 from bouvet.spec import Architecture
+
+Form = Literal["ext4", "squashfs", "erofs", "tar", "qcow2"]
+"""What a build can write."""
 
 _BILLION = 1_000_000_000
 
@@ -58,16 +63,7 @@ def write_image(
     """
     started = time.monotonic()
     listener(StepStarted("image", "changed" if target.exists() else "not there"))
-    identity = uuid.UUID(bytes=bytes.fromhex(order.digest)[:16], version=4)
-    options = ext4.Ext4Options(
-        label=order.spec.label,
-        uuid=identity,
-        hash_seed=identity,
-        size=order.spec.size,
-        free=0 if order.spec.size is not None else order.spec.free,
-        timestamp=max(0, newest // _BILLION),
-    )
-    plan = ext4.plan_filesystem(content, options)
+    plan = _plan(order, content, newest)
     check_size(content, plan.size, order.spec.max_size)
 
     def progress(fraction: float) -> None:
@@ -81,6 +77,45 @@ def write_image(
     how = "" if kept is None else f", {kept / (1 << 20):.1f} MiB of it as they were"
     outcome = f"{target}, {plan.size / (1 << 20):.1f} MiB{how}, {len(content)} files"
     listener(StepFinished("image", time.monotonic() - started, outcome))
+
+
+def write_export(
+    order: Order, content: FileTree, target: Path, form: Form, *, newest: int, listener: Listener
+) -> None:
+    """Write a tree in another form than ext4, and its description, `<file>.json`.
+
+    Args:
+        order: What to build.
+        content: All of the image.
+        target: The file's path; it appears whole or not at all.
+        form: What is written, not `ext4`. A qcow2 holds the ext4 image.
+        newest: The image's time, in nanoseconds since 1970.
+        listener: Is told of the progress.
+
+    Raises:
+        BouvetError: It cannot be written, or the program for it failed or is missing.
+    """
+    started = time.monotonic()
+    listener(StepStarted(form, "changed" if target.exists() else "not there"))
+    with replacing(target) as descriptor:
+        match form:
+            case "tar":
+                exports.write_tar(content, descriptor, newest=newest)
+            case "squashfs":
+                exports.write_squashfs(content, descriptor, newest=newest)
+            case "erofs":
+                exports.write_erofs(
+                    content, descriptor, newest=newest, identity=_identity(order), scratch=target.parent
+                )
+            case "qcow2":
+                with tempfile.TemporaryFile(dir=target.parent) as image:
+                    ext4.write_filesystem(_plan(order, content, newest), image.fileno())
+                    exports.write_qcow2(image.fileno(), descriptor)
+        size = os.fstat(descriptor).st_size
+        if order.spec.max_size is not None and form != "tar":
+            check_size(content, size, order.spec.max_size)
+    _write_description(target, {"image": _about(order, target), "manifest": order.manifest})
+    listener(StepFinished(form, time.monotonic() - started, f"{target}, {size / (1 << 20):.1f} MiB"))
 
 
 def is_current(target: Path, digest: str) -> bool:
@@ -129,7 +164,26 @@ def place_agent(architecture: Architecture, target: Path) -> None:
 
 def _description(target: Path) -> Path:
     """Return the path of an image's description."""
-    return target.with_suffix(".json")
+    return (
+        target.with_suffix(".json") if target.suffix == ".ext4" else target.with_name(target.name + ".json")
+    )
+
+
+def _identity(order: Order) -> uuid.UUID:
+    """Return the UUID of an order's file systems."""
+    return uuid.UUID(bytes=bytes.fromhex(order.digest)[:16], version=4)
+
+
+def _plan(order: Order, content: FileTree, newest: int) -> ext4.Ext4Plan:
+    options = ext4.Ext4Options(
+        label=order.spec.label,
+        uuid=_identity(order),
+        hash_seed=_identity(order),
+        size=order.spec.size,
+        free=0 if order.spec.size is not None else order.spec.free,
+        timestamp=max(0, newest // _BILLION),
+    )
+    return ext4.plan_filesystem(content, options)
 
 
 def _rework(plan: ext4.Ext4Plan, target: Path, progress: ext4.Progress) -> int | None:
@@ -165,19 +219,28 @@ def _recorded(description: Path) -> tuple[list[int], list[ext4.Place]]:
 
 def _describe(order: Order, plan: ext4.Ext4Plan, layers: Mapping[str, int], target: Path) -> None:
     """Write the image's description beside it."""
-    state = target.stat()
-    document: dict[str, Any] = {
-        "image": {
-            "file": target.name,
-            "digest": order.digest,
-            "size": state.st_size,
-            "mtime_ns": state.st_mtime_ns,
-            "kernel": order.spec.kernel.name(order.architecture),
-        },
+    document = {
+        "image": _about(order, target),
         "manifest": order.manifest,
         "layers": dict(layers),
-        "written": {"state": _state(state), "places": ext4.places(plan)},
+        "written": {"state": _state(target.stat()), "places": ext4.places(plan)},
     }
+    _write_description(target, document)
+
+
+def _about(order: Order, target: Path) -> dict[str, Any]:
+    """Return what is told of a written file."""
+    state = target.stat()
+    return {
+        "file": target.name,
+        "digest": order.digest,
+        "size": state.st_size,
+        "mtime_ns": state.st_mtime_ns,
+        "kernel": order.spec.kernel.name(order.architecture),
+    }
+
+
+def _write_description(target: Path, document: dict[str, Any]) -> None:
     with replacing(_description(target)) as descriptor, open(descriptor, "w", closefd=False) as file:
         json.dump(document, file, indent=1, sort_keys=True)
         file.write("\n")

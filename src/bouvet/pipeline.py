@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,8 @@ class BuildResult:
     """What a build came to.
 
     Attributes:
-        image: The image's path.
+        image: The image's path, that of the first form if several were asked for.
+        others: The paths of the other forms.
         agent: The agent's path beside it, None if the spec has none.
         size: The image's size in bytes.
         digest: SHA-256 over everything the image was made from; equal digests mean equal bytes.
@@ -72,6 +73,7 @@ class BuildResult:
     """
 
     image: Path
+    others: tuple[Path, ...]
     agent: Path | None
     size: int
     digest: str
@@ -93,7 +95,9 @@ def build(
 
     Args:
         order: What to build.
-        target: The image's path; it appears whole or not at all. Beside it, `<stem>.json` describes it.
+        target: The image's path, which ends in .ext4; it appears whole or not at all. Beside it,
+            `<stem>.json` describes it. The other forms that the spec asks for end in `.<form>`, and
+            `.<form>.json` describes each.
         refresh: Make every layer anew, whatever the cache has.
         keep_failed: Keep the tree of a command that failed, for `enter`.
         cache: The cache's directory; the user's by default.
@@ -105,17 +109,17 @@ def build(
     started = time.monotonic()
     order.fetch(refresh=refresh, listener=listener)
     agent = target.parent / "bouvet-agent" if order.spec.agent else None
-    unchanged = not refresh and packing.is_current(target, order.digest)
-    if unchanged:
-        listener(StepFinished("image", time.monotonic() - started, f"{target} is up to date", cached=True))
-    else:
+    targets = {form: target.with_suffix(f".{form}") for form in dict.fromkeys(order.spec.formats)}
+    stale = [form for form, path in targets.items() if refresh or not packing.is_current(path, order.digest)]
+    for form, path in targets.items():
+        if form not in stale:
+            name = "image" if form == "ext4" else form
+            outcome = f"{path} is up to date"
+            listener(StepFinished(name, time.monotonic() - started, outcome, cached=True))
+    if stale:
 
         def write(layers: list[Layer]) -> None:
-            content = merged_tree(order, layers)
-            sizes = layer_sizes(content, layers)
-            packing.write_image(
-                order, content, target, newest=newest(layers), layers=sizes, listener=listener
-            )
+            _write(order, layers, {form: targets[form] for form in stale}, listener)
 
         with Store(cache or default_root()) as store:
             renewing_corrupt_layers(
@@ -126,15 +130,30 @@ def build(
             )
     if agent is not None:
         packing.place_agent(order.architecture, agent)
+    image, *others = targets.values()
     return BuildResult(
-        image=target,
+        image=image,
+        others=tuple(others),
         agent=agent,
-        size=target.stat().st_size,
+        size=image.stat().st_size,
         digest=order.digest,
         layers=tuple((step.name, step.digest) for step in order.steps),
-        unchanged=unchanged,
+        unchanged=not stale,
         seconds=time.monotonic() - started,
     )
+
+
+def _write(
+    order: Order, layers: Sequence[Layer], targets: Mapping[packing.Form, Path], listener: Listener
+) -> None:
+    """Write an order's layers in each form that is asked for."""
+    content, time_of_all = merged_tree(order, layers), newest(layers)
+    for form, path in targets.items():
+        if form == "ext4":
+            sizes = layer_sizes(content, layers)
+            packing.write_image(order, content, path, newest=time_of_all, layers=sizes, listener=listener)
+        else:
+            packing.write_export(order, content, path, form, newest=time_of_all, listener=listener)
 
 
 def make_layers(

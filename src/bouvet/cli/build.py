@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -9,6 +10,8 @@ import click
 from bouvet import pipeline
 from bouvet.cli.options import SizeType, make_order, order_options, output_options, print_json, stem
 from bouvet.cli.progress import progress
+
+FORMATS = ("ext4", "squashfs", "erofs", "tar", "qcow2")
 
 
 @click.command("build")
@@ -22,7 +25,14 @@ from bouvet.cli.progress import progress
     type=click.Path(path_type=Path),
     default=Path("images/output"),
     show_default=True,
-    help="A directory, or a file that ends in .ext4.",
+    help="A directory, or a file that ends in .ext4; other formats have other endings.",
+)
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(FORMATS),
+    multiple=True,
+    help="What to write, may be given several times; what the spec says if not given, which is ext4.",
 )
 @output_options
 def command(
@@ -34,15 +44,19 @@ def command(
     refresh: bool,
     size: int | None,
     output: Path,
+    formats: tuple[str, ...],
     as_json: bool,
     quiet: bool,
     verbose: bool,
 ) -> None:
     """Build an image from a preset ('devbox', 'base') or a spec file.
 
-    The image is OUTPUT/debian-PRESET.ext4, with the guest agent's binary beside it. What was built
+    The image is OUTPUT/debian-PRESET.ext4, with the guest agent's binary beside it; other formats of it are
+    OUTPUT/debian-PRESET.FORMAT. What was built
     before is taken from the cache; an image that is up to date is left alone.
     """
+    if formats:
+        overrides = (*overrides, f"formats={json.dumps(formats)}")
     order = make_order(spec, arch, name, overrides, size)
     target = output if output.suffix == ".ext4" else output / f"debian-{stem(spec)}.ext4"
     with progress(quiet=quiet, verbose=verbose) as listener:
@@ -50,6 +64,7 @@ def command(
     if as_json:
         print_json(pipeline.as_json(result))
     else:
-        click.echo(result.image)
+        for image in (result.image, *result.others):
+            click.echo(image)
         if result.agent is not None:
             click.echo(result.agent)

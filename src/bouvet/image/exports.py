@@ -1,0 +1,200 @@
+"""A tree in other forms than ext4: a tar, a squashfs, an erofs; and an ext4 image as a qcow2.
+
+`mksquashfs`, `mkfs.erofs` and `qemu-img` do the work; equal trees give equal bytes by the same version of
+these. What a form cannot hold: a squashfs has whole seconds and no ACLs, and of the three none has sockets
+(`bouvet.image.tar`).
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+from uuid import UUID
+
+from bouvet import process
+from bouvet.errors import CommandFailed, FormatError, ImageError
+from bouvet.formats.tree import FileTree, Inode, directory
+from bouvet.image.tar import PIECE, write_layer
+
+_BILLION = 1_000_000_000
+_ZEROS = bytes(PIECE)
+_LOG_TAIL = 1 << 16
+_SQUASHFS_ATTRIBUTES = (b"user.", b"trusted.", b"security.")
+
+
+def write_tar(tree: FileTree, descriptor: int, *, newest: int) -> None:
+    """Write a tree as a tar (pax), uncompressed.
+
+    Args:
+        tree: The files.
+        descriptor: An empty file.
+        newest: The time of directories that the tree names no attributes of, in nanoseconds since 1970.
+
+    Raises:
+        FormatError: The tree is impossible, or a tar cannot hold it.
+    """
+    with open(descriptor, "wb", closefd=False) as file:
+        write_layer(_whole(tree, newest), {}, _Stream(file))
+
+
+def write_squashfs(tree: FileTree, descriptor: int, *, newest: int) -> None:
+    """Write a tree as a squashfs, compressed by zstd. The arguments are as for `write_tar`.
+
+    Raises:
+        CommandFailed: mksquashfs failed.
+        FormatError: The tree is impossible.
+        ToolMissing: It is not installed.
+    """
+    program = process.find_tool("mksquashfs", package="squashfs-tools")
+    whole = _with_attributes(_whole(tree, newest), _SQUASHFS_ATTRIBUTES)
+    root = whole[b""]
+    options = {
+        "root-time": max(0, root.mtime // _BILLION),
+        "root-mode": f"{root.mode & 0o7777:o}",
+        "root-uid": root.uid,
+        "root-gid": root.gid,
+    }
+    # From a tar, versions before 4.6 know the root's mode alone: root owns it, and its time is the newest.
+    argv = [program, "-", _place(descriptor), "-tar", "-noappend", "-quiet", "-no-progress", "-comp", "zstd"]
+    argv += [word for name, value in options.items() for word in (f"-{name}", str(value))]
+    _run(argv, (descriptor,), tree=whole, environment=_dated(newest))
+
+
+def write_erofs(tree: FileTree, descriptor: int, *, newest: int, identity: UUID, scratch: Path) -> None:
+    """Write a tree as an erofs, compressed by lz4hc.
+
+    `mkfs.erofs` reads a directory, in which the files have to have their owners: that needs root.
+
+    Args:
+        tree: The files.
+        descriptor: An empty file.
+        newest: The newest time in the tree, in nanoseconds since 1970.
+        identity: The file system's UUID.
+        scratch: A directory on a disk with room for all files.
+
+    Raises:
+        CommandFailed: tar or mkfs.erofs failed.
+        FormatError: The tree is impossible.
+        ImageError: The user is not root.
+        ToolMissing: It is not installed.
+    """
+    program = process.find_tool("mkfs.erofs", package="erofs-utils")
+    if os.geteuid() != 0:
+        raise ImageError(
+            "an erofs can only be written by root",
+            hint="mkfs.erofs takes the owners from files that it reads; a squashfs needs no root",
+        )
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=".erofs.") as place:
+        root = Path(place) / "root"
+        root.mkdir()
+        extract = ["tar", "--extract", f"--directory={root}", "--numeric-owner", "--same-owner"]
+        extract += ["--preserve-permissions", "--xattrs", "--xattrs-include=*"]
+        _run(extract, (), tree=_whole(tree, newest))
+        argv = [program, "--quiet", "-zlz4hc", f"-U{identity}", _place(descriptor), str(root)]
+        _run(argv, (descriptor,), environment=_dated(newest))
+
+
+def write_qcow2(image: int, descriptor: int) -> None:
+    """Write a raw image as a qcow2, not compressed, without what is zero.
+
+    Args:
+        image: The raw image's file.
+        descriptor: An empty file.
+
+    Raises:
+        CommandFailed: qemu-img failed.
+        ToolMissing: It is not installed.
+    """
+    program = process.find_tool("qemu-img", package="qemu-utils")
+    argv = [program, "convert", "-f", "raw", "-O", "qcow2", _place(image), _place(descriptor)]
+    _run(argv, (image, descriptor))
+
+
+class _Stream:
+    """A sink that writes to a file or a pipe."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, content: bytes) -> None:
+        self._file.write(content)
+
+    def write_zeros(self, length: int) -> None:
+        for start in range(0, length, PIECE):
+            self._file.write(memoryview(_ZEROS)[: length - start])
+
+
+def _run(
+    argv: Sequence[str],
+    files: Sequence[int],
+    *,
+    tree: FileTree | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Run a program that inherits files, and reads a tree as a tar on standard input."""
+    with (
+        tempfile.TemporaryFile() as log,
+        process.start(
+            argv,
+            env=environment,
+            stdin=subprocess.DEVNULL if tree is None else subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=files,
+        ) as child,
+    ):
+        if tree is not None:
+            assert child.stdin is not None
+            try:
+                write_layer(tree, {}, _Stream(child.stdin))
+                child.stdin.close()
+            except BrokenPipeError:
+                pass  # it has ended, and its status says how
+        status = child.wait()
+        if status:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - _LOG_TAIL))
+            tail = collections.deque(log.read().decode(errors="replace").splitlines(), process.TAIL_LINES)
+            name = Path(argv[0]).name
+            raise CommandFailed(
+                f"{name} ended with status {status}",
+                details=(f"command: {process.pasteable(argv)}", *tail),
+            )
+
+
+def _dated(newest: int) -> dict[str, str]:
+    """Return an environment in which programs make file systems of the image's time, not the clock's."""
+    # Later times are cut off, so it is rounded up.
+    return process.clean_environment({"SOURCE_DATE_EPOCH": str(max(0, -(-newest // _BILLION)))})
+
+
+def _place(descriptor: int) -> str:
+    """Return the path by which a program opens a file that it inherits, and that may have no name."""
+    return f"/proc/self/fd/{descriptor}"
+
+
+def _whole(tree: FileTree, newest: int) -> FileTree:
+    """Return the tree with the directories that its paths lead through, which are root's, with mode 0755."""
+    whole = {b"": directory(mtime=newest), **tree}
+    for path in tree:
+        parent = path
+        while parent:
+            parent = parent.rpartition(b"/")[0]
+            if not whole.setdefault(parent, directory(mtime=newest)).is_directory:
+                raise FormatError(f"{path!r} lies in what is no directory")
+    return whole
+
+
+def _with_attributes(tree: FileTree, prefixes: tuple[bytes, ...]) -> FileTree:
+    """Return the tree with those extended attributes alone that have one of the prefixes."""
+    changed: dict[int, Inode] = {}
+    for inode in tree.values():
+        kept = {name: value for name, value in inode.xattrs.items() if name.startswith(prefixes)}
+        if kept != inode.xattrs:
+            changed[id(inode)] = dataclasses.replace(inode, xattrs=kept)
+    return {path: changed.get(id(inode), inode) for path, inode in tree.items()}
