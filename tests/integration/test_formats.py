@@ -20,6 +20,8 @@ from bouvet.formats import ext4
 from bouvet.formats.ext4 import Ext4Reader
 from bouvet.formats.tree import FileTree, Inode, directory, regular_file, symlink
 from bouvet.image import exports
+from bouvet.inspecting import inspect
+from bouvet.layers import agent
 from bouvet.order import Order
 from bouvet.pipeline import build
 from bouvet.spec import Spec
@@ -268,6 +270,12 @@ def test_a_build_of_all_forms(tmp_path: Path) -> None:
         assert {path.decode() for path in reader.tree()} - {"", "lost+found"} == names
     manifest = json.loads((tmp_path / "out" / "box.squashfs.json").read_bytes())
     assert manifest["image"]["file"] == "box.squashfs"
+    layers = {layer.name: layer.size for layer in inspect(target).layers}
+    assert list(layers) == ["oci-1", "system", "agent"]
+    assert layers["oci-1"] == 4096  # of /etc/x alone
+    size = len(agent.binary("x86_64"))
+    assert layers["agent"] is not None
+    assert 0.9 * size < layers["agent"] < size + 4096  # blocks of zeros are holes
     # What is there is left alone, and what is not is written, with the same bytes.
     assert build(order(*FORMS), target, cache=cache).unchanged
     inode = target.stat().st_ino

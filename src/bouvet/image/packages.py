@@ -1,9 +1,9 @@
-"""The packages in a tree: Debian's, npm's, Python's and Rust's, and what each of them takes.
+"""The packages in a tree: Debian's, Alpine's, npm's, Python's and Rust's, and what each of them takes.
 
-Sources: deb-control(5) and dpkg-query(1) for `/var/lib/dpkg`; the Python packaging specifications,
-"Recording installed projects"; npm's package.json; cargo's `.crates.toml`; rustup's channel manifest; the
-package URL specification (purl). A package manager's tree that another one brought, such as a Debian
-package's `dist-info`, belongs to the latter alone.
+Sources: deb-control(5) and dpkg-query(1) for `/var/lib/dpkg`; apk-tools, "apk-v2 installed database"; the
+Python packaging specifications, "Recording installed projects"; npm's package.json; cargo's `.crates.toml`;
+rustup's channel manifest; the package URL specification (purl). A package manager's tree that another one
+brought, such as a Debian package's `dist-info`, belongs to the latter alone.
 
 The tree may be anybody's: what is read has limits, and what is no sensible record is told, not believed.
 """
@@ -26,11 +26,12 @@ from bouvet.formats.tree import BLOCK, FileTree, Inode
 TEXT_LIMIT = 256 << 20
 """The most bytes of records that are read in all. Files may share blocks: a small image can hold much."""
 
-Kind = Literal["deb", "pypi", "npm", "cargo", "generic"]
+Kind = Literal["deb", "apk", "pypi", "npm", "cargo", "generic"]
 
 _LARGEST_RECORD = 32 << 20
 _LONGEST_WORD = 200
 _DPKG = b"var/lib/dpkg/"
+_APK = (b"lib/apk/db/installed", b"usr/lib/apk/db/installed")
 _NODE_HEADER = b"include/node/node_version.h"
 _RUST_CHANNEL = b"lib/rustlib/multirust-channel-manifest.toml"
 _RUST_VERSION = re.compile(r'^\[pkg\.rustc\]\nversion = "(\S+)', re.MULTILINE)
@@ -96,6 +97,7 @@ class _Records:
     paths: list[bytes] = field(default_factory=list)
     left: int = TEXT_LIMIT
     unread: list[bytes] = field(default_factory=list)
+    system: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.paths = sorted(self.tree)
@@ -110,6 +112,17 @@ class _Records:
         self.left -= inode.size
         return inode.content().decode(errors="replace")
 
+    def distribution_url(self, kind: Kind, vendor: str, name: str, version: str, architecture: str) -> str:
+        """Return the package URL of a distribution's package."""
+        if not self.system:
+            release = self.text(b"usr/lib/os-release") or self.text(b"etc/os-release")
+            self.system = _fields(release, "=") or {"ID": vendor}
+        distribution = _word(self.system.get("ID", vendor).strip("\"'"))
+        release = self.system.get("VERSION_ID", "").strip("\"'")
+        purl = f"pkg:{kind}/{_encoded(distribution)}/{_encoded(name)}@{_encoded(version)}"
+        purl += f"?arch={_encoded(architecture)}"
+        return purl + (f"&distro={_encoded(distribution)}-{_encoded(_word(release))}" if release else "")
+
     def below(self, directory: bytes) -> Iterator[bytes]:
         """Yield the paths below a directory."""
         start = bisect.bisect_left(self.paths, directory + b"/")
@@ -123,7 +136,7 @@ def find_packages(tree: FileTree) -> Inventory:
     """Return the packages in a tree, with what their files take."""
     records = _Records(tree)
     owned: set[int] = set()
-    packages = [_measured(found, tree, owned) for found in _debian(records)]
+    packages = [_measured(found, tree, owned) for found in [*_debian(records), *_alpine(records)]]
     later: list[tuple[bytes, Callable[[_Records, bytes], list[_Found]]]] = []
     for path in records.paths:
         reader = _reader(path)
@@ -162,39 +175,61 @@ def _debian(records: _Records) -> list[_Found]:
     """Return what dpkg has installed: its `status`, or the parts of one that some images have instead."""
     parts = [_DPKG + b"status"]
     parts += [path for path in records.below(_DPKG + b"status.d") if not path.endswith(b".md5sums")]
+    return [found for path in parts for found in _paragraphs(records, path, _debian_package)]
+
+
+def _alpine(records: _Records) -> list[_Found]:
+    """Return what apk has installed."""
+    return [found for path in _APK for found in _paragraphs(records, path, _alpine_package)]
+
+
+def _paragraphs(
+    records: _Records, path: bytes, read: Callable[[_Records, bytes, str], _Found | None]
+) -> list[_Found]:
+    """Return the packages that a package manager's paragraphs tell of."""
     found = []
-    for path in parts:
+    try:
+        paragraphs = records.text(path).split("\n\n")
+    except _UnreadableError:
+        records.unread.append(path)
+        return []
+    for paragraph in paragraphs:
         try:
-            system = _fields(records.text(b"usr/lib/os-release") or records.text(b"etc/os-release"), "=")
-            paragraphs = records.text(path).split("\n\n")
+            package = read(records, path, paragraph) if paragraph.strip() else None
         except _UnreadableError:
-            records.unread.append(path)
-            continue
-        for paragraph in paragraphs:
-            about = _fields(paragraph, ":")
-            if not about or about.get("Status", "installed").split()[-1:] != ["installed"]:
-                continue
-            try:
-                found.append(_debian_package(records, path, about, system))
-            except _UnreadableError:
+            if path not in records.unread:
                 records.unread.append(path)
+        else:
+            found += [] if package is None else [package]
     return found
 
 
-def _debian_package(records: _Records, path: bytes, about: dict[str, str], system: dict[str, str]) -> _Found:
+def _debian_package(records: _Records, path: bytes, paragraph: str) -> _Found | None:
+    about = _fields(paragraph, ":")
+    if about.get("Status", "installed").split()[-1:] != ["installed"]:
+        return None
     name, version = _word(about.get("Package")), _word(about.get("Version"))
     architecture = _word(about.get("Architecture", "all"))
-    distribution = _word(system.get("ID", "debian").strip("\"'"))
-    release = system.get("VERSION_ID", "").strip("\"'")
-    purl = (
-        f"pkg:deb/{_encoded(distribution)}/{_encoded(name)}@{_encoded(version)}?arch={_encoded(architecture)}"
-    )
-    if release:
-        purl += f"&distro={_encoded(distribution)}-{_encoded(_word(release))}"
+    purl = records.distribution_url("deb", "debian", name, version, architecture)
     lists = [_DPKG + b"info/" + base.encode() + b".list" for base in (name, f"{name}:{architecture}")]
     content = "".join(records.text(each) for each in lists)
     claims = [place for line in content.encode(errors="replace").splitlines() for place in _places(line)]
     return _Found(Package("deb", name, version, purl, _shown(path)), claims)
+
+
+def _alpine_package(records: _Records, path: bytes, paragraph: str) -> _Found:
+    about = _fields(paragraph, ":")
+    name, version, architecture = (_word(about.get(key)) for key in ("P", "V", "A"))
+    purl = records.distribution_url("apk", "alpine", name, version, architecture)
+    claims: list[bytes] = []
+    place = ""
+    for line in paragraph.splitlines():
+        # A directory, and then its files.
+        if line.startswith("F:"):
+            place = line[2:] + "/" if line[2:] else ""
+        elif line.startswith("R:"):
+            claims += _places((place + line[2:]).encode(errors="replace"))
+    return _Found(Package("apk", name, version, purl, _shown(path), _licence(about.get("L", ""))), claims)
 
 
 def _places(line: bytes) -> Iterator[bytes]:

@@ -63,6 +63,27 @@ def test_a_distroless_image_tells_of_its_packages_in_parts() -> None:
     }
 
 
+def test_alpine() -> None:
+    installed = (
+        "C:Q1x=\nP:musl\nV:1.2.4-r2\nA:x86_64\nL:MIT\nF:lib\nR:ld-musl.so.1\na:0:0:755\nZ:Q1=\nF:etc/musl\nR:conf\n"
+        "\nP:busybox\nV:1.36.1-r15\nA:x86_64\nL:GPL-2.0-only\nF:\nR:top\nF:bin\nR:busybox\n\n"
+    )
+    tree = {
+        b"etc/os-release": regular_file(b"ID=alpine\nVERSION_ID=3.19.1\n"),
+        b"lib/apk/db/installed": regular_file(installed.encode()),
+        b"lib/ld-musl.so.1": regular_file(bytes(BLOCK + 1)),
+        b"etc/musl/conf": regular_file(b"x"),
+        b"top": regular_file(b"x"),
+        b"usr/bin/busybox": regular_file(b"x"),
+    }
+    found = find_packages(tree)
+    assert found.unread == ()
+    assert [(package.purl, package.licence, package.size, package.files) for package in found.packages] == [
+        ("pkg:apk/alpine/busybox@1.36.1-r15?arch=x86_64&distro=alpine-3.19.1", "GPL-2.0-only", 2 * BLOCK, 2),
+        ("pkg:apk/alpine/musl@1.2.4-r2?arch=x86_64&distro=alpine-3.19.1", "MIT", 3 * BLOCK, 2),
+    ]
+
+
 @pytest.mark.parametrize(
     ("path", "content"),
     [
@@ -80,6 +101,7 @@ def test_a_distroless_image_tells_of_its_packages_in_parts() -> None:
         ("root/.cargo/.crates.toml", "x = " + "[" * 100_000),
         ("opt/include/node/node_version.h", "#define NODE_MAJOR_VERSION 1\n"),
         ("opt/lib/rustlib/multirust-channel-manifest.toml", ""),
+        ("lib/apk/db/installed", "P:musl\n"),
         ("var/lib/dpkg/status.d/bad", "Package: a b\nVersion: 1\n"),
     ],
 )
