@@ -23,12 +23,12 @@ from urllib.parse import quote
 
 from bouvet.formats.tree import BLOCK, FileTree, Inode
 
-TEXT_LIMIT = 256 << 20
+TEXT_LIMIT = 64 << 20
 """The most bytes of records that are read in all. Files may share blocks: a small image can hold much."""
 
 Kind = Literal["deb", "apk", "pypi", "npm", "cargo", "generic"]
 
-_LARGEST_RECORD = 32 << 20
+_LARGEST_RECORD = 16 << 20
 _LONGEST_WORD = 200
 _DPKG = b"var/lib/dpkg/"
 _APK = (b"lib/apk/db/installed", b"usr/lib/apk/db/installed")
@@ -136,7 +136,8 @@ def find_packages(tree: FileTree) -> Inventory:
     """Return the packages in a tree, with what their files take."""
     records = _Records(tree)
     owned: set[int] = set()
-    packages = [_measured(found, tree, owned) for found in [*_debian(records), *_alpine(records)]]
+    # One by one: what a package claims may be much.
+    packages = [_measured(found, tree, owned) for found in _of_distributions(records)]
     later: list[tuple[bytes, Callable[[_Records, bytes], list[_Found]]]] = []
     for path in records.paths:
         reader = _reader(path)
@@ -171,28 +172,24 @@ def _reader(path: bytes) -> Callable[[_Records, bytes], list[_Found]] | None:
     return None
 
 
-def _debian(records: _Records) -> list[_Found]:
-    """Return what dpkg has installed: its `status`, or the parts of one that some images have instead."""
-    parts = [_DPKG + b"status"]
-    parts += [path for path in records.below(_DPKG + b"status.d") if not path.endswith(b".md5sums")]
-    return [found for path in parts for found in _paragraphs(records, path, _debian_package)]
-
-
-def _alpine(records: _Records) -> list[_Found]:
-    """Return what apk has installed."""
-    return [found for path in _APK for found in _paragraphs(records, path, _alpine_package)]
+def _of_distributions(records: _Records) -> Iterator[_Found]:
+    """Yield what dpkg and apk have installed; dpkg's `status` is in parts in some images."""
+    for path in (_DPKG + b"status", *records.below(_DPKG + b"status.d")):
+        if not path.endswith(b".md5sums"):
+            yield from _paragraphs(records, path, _debian_package)
+    for path in _APK:
+        yield from _paragraphs(records, path, _alpine_package)
 
 
 def _paragraphs(
     records: _Records, path: bytes, read: Callable[[_Records, bytes, str], _Found | None]
-) -> list[_Found]:
-    """Return the packages that a package manager's paragraphs tell of."""
-    found = []
+) -> Iterator[_Found]:
+    """Yield the packages that a package manager's paragraphs tell of."""
     try:
         paragraphs = records.text(path).split("\n\n")
     except _UnreadableError:
         records.unread.append(path)
-        return []
+        return
     for paragraph in paragraphs:
         try:
             package = read(records, path, paragraph) if paragraph.strip() else None
@@ -200,8 +197,8 @@ def _paragraphs(
             if path not in records.unread:
                 records.unread.append(path)
         else:
-            found += [] if package is None else [package]
-    return found
+            if package is not None:
+                yield package
 
 
 def _debian_package(records: _Records, path: bytes, paragraph: str) -> _Found | None:
