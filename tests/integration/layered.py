@@ -175,7 +175,9 @@ def inode_of(layer: Layer, path: str) -> Inode:
 def main(cache: str, script: str) -> None:
     """Run a script over the tiny system."""
     with Store(Path(cache)) as store:
-        layer = run_script(store, [commit(store, "tiny", tiny_system())], script, output=print)
+        layer = run_script(
+            store, [commit(store, "tiny", tiny_system())], script, output=lambda line: print(line, flush=True)
+        )
         json.dump(digests(store, layer), sys.stdout)
 
 
