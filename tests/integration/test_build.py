@@ -127,7 +127,7 @@ def test_a_damaged_layer_is_made_again(own_cache: Path, tmp_path: Path, damage: 
     done = run("build", "base", "--output", tmp_path / "image.ext4", cache=own_cache)
     assert done.returncode == 0, done.stderr
     assert "corrupt" in done.stderr
-    assert "agent: started (its layer is not in the cache)" in done.stderr
+    assert "agent: started (" in done.stderr
     oracles.check_fsck(tmp_path / "image.ext4")
 
 
