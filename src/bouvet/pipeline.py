@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bouvet import packing, planning, process
-from bouvet.errors import BouvetError, LayerCorrupt
+from bouvet.errors import BouvetError, LayerCorrupt, LayerError
 from bouvet.events import Listener, Note, StepFinished, StepProgress, StepStarted, ToolOutput, ignore
 from bouvet.formats import tree
 from bouvet.formats.tree import FileTree
@@ -22,7 +22,7 @@ from bouvet.image.packages import stored
 from bouvet.image.report import Report, Row
 from bouvet.image.sizes import unique_files
 from bouvet.image.verify import check_image
-from bouvet.layers import makers
+from bouvet.layers import commands, enclosure, makers, namespaces
 from bouvet.layers.maker import LowerLayers, Workshop
 from bouvet.layers.merge import merge
 from bouvet.layers.store import Entry, Layer, Store, default_root
@@ -48,6 +48,7 @@ __all__ = [
     "build_kernel",
     "cached_layers",
     "default_root",
+    "enter",
     "kernel_cache",
     "make_layers",
     "merged_tree",
@@ -330,6 +331,25 @@ def prune_cache(unused_for: float, *, downloads: bool) -> tuple[list[Entry], int
         removed = store.prune(unused_for)
         freed = sum(entry.size for entry in removed)
         return removed, freed + (store.prune_downloads() if downloads else 0)
+
+
+def enter(place: Path, argv: Sequence[str]) -> int:
+    """Run a command, on the terminal, in what a failed step left; return its status.
+
+    Args:
+        place: The directory that the step's error names.
+        argv: What to run; a shell if it is empty.
+
+    Raises:
+        LayerError: There is no such directory any more, or its tree cannot be mounted.
+    """
+    line = commands.entering(place.absolute(), argv)
+    process.run_on_terminal(line, env=namespaces.python_environment())
+    report = json.loads((place / enclosure.REPORT).read_bytes() or b"{}")
+    if "status" not in report:
+        raise LayerError(f"{place} cannot be entered: {report.get('error', 'it was killed')}")
+    status = int(report["status"])
+    return status if status >= 0 else 128 - status
 
 
 def kernel_cache() -> KernelCache:

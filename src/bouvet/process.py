@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 from bouvet.errors import CommandFailed, ToolMissing
@@ -261,6 +262,28 @@ def supervise(
         if ended == child.pid:
             child.returncode = os.waitstatus_to_exitcode(status)
             return child.returncode
+
+
+def run_on_terminal(argv: Sequence[str], *, env: Mapping[str, str]) -> int:
+    """Run a program that shares this process's terminal, input and output; return its status.
+
+    It is killed with this process. Ctrl-C is for it alone.
+
+    Args:
+        argv: Program, by its path, and arguments.
+        env: Its whole environment.
+    """
+    guard = [find_tool("setpriv", package="util-linux"), "--pdeathsig", "KILL"]
+
+    def leave_to_it(_number: int, _frame: FrameType | None) -> None:
+        """A handler, not SIG_IGN, which the program would inherit."""
+
+    before = signal.signal(signal.SIGINT, leave_to_it)
+    try:
+        with subprocess.Popen([*guard, *argv], env=dict(env)) as child:
+            return child.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def pasteable(argv: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from bouvet import pipeline
 from bouvet.errors import CommandFailed, LayerCorrupt, LayerError
 from bouvet.formats.tree import FileTree, directory, regular_file, symlink
 from bouvet.layers import commands
@@ -324,6 +325,9 @@ def test_a_failed_command_can_be_entered(store: Store, tiny: Layer) -> None:
         argv = commands.entering(place, ["/bin/sh", "-c", "cat /data/left /data/one; echo $HOME"])
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
         assert done.stdout == "left\n/root\n", done.stderr
+    assert pipeline.enter(place, ["/bin/sh", "-c", "test -e /data/left && exit 7"]) == 7
+    with pytest.raises(LayerError, match="cannot be entered: No such file"):
+        pipeline.enter(place, ["/no/such/program"])
     store.prune(0)
     assert not place.exists()
     with pytest.raises(LayerError, match="not the directory of a failed command"):

@@ -34,6 +34,7 @@ FORMATS = ("ext4", "squashfs", "erofs", "tar", "qcow2")
     multiple=True,
     help="What to write, may be given several times; what the spec says if not given, which is ext4.",
 )
+@click.option("--keep-failed", is_flag=True, help="Keep what a failed step left, for 'bouvet enter'.")
 @output_options
 def command(
     *,
@@ -45,6 +46,7 @@ def command(
     size: int | None,
     output: Path,
     formats: tuple[str, ...],
+    keep_failed: bool,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -60,7 +62,7 @@ def command(
     order = make_order(spec, arch, name, overrides, size)
     target = output if output.suffix == ".ext4" else output / f"debian-{stem(spec)}.ext4"
     with progress(quiet=quiet, verbose=verbose) as listener:
-        result = pipeline.build(order, target, refresh=refresh, listener=listener)
+        result = pipeline.build(order, target, refresh=refresh, keep_failed=keep_failed, listener=listener)
     if as_json:
         print_json(pipeline.as_json(result))
     else:

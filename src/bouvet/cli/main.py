@@ -17,6 +17,7 @@ from bouvet.errors import BouvetError
 COMMANDS = {
     "init": "Write a commented spec to start with.",
     "build": "Build an image from a preset or a spec.",
+    "enter": "Look around in what a failed step of a build left.",
     "plan": "Show what a build would do, and why.",
     "oci": "Build an OCI archive for docker load, podman load and skopeo.",
     "verify": "Check an image against what it must be.",
