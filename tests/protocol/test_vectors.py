@@ -39,15 +39,18 @@ def test_vector(vector: dict[str, Any], connection: Any, tmp_path: Path) -> None
 
 def play(vector: dict[str, Any], connection: Any, directory: str) -> None:
     """Take a vector's steps on a new connection; the directory is empty, and where the agent is."""
+    names = {"directory": directory}
     for step in vector["steps"]:
-        step = in_directory(step, directory)  # noqa: PLW2901
+        step = named(step, names)  # noqa: PLW2901
         if "send" in step:
             connection.send_line(json.dumps(expand(step["send"]), ensure_ascii=False).encode())
         else:
             connection.send_line(join(step["send_line"]))
         if "expect" in step:
-            problem = difference(expand(step["expect"]), json.loads(connection.read_line()))
+            found = json.loads(connection.read_line())
+            problem = difference(expand(step["expect"]), found)
             assert problem is None
+            names |= captured(step["expect"], found)
         elif "expect_line" in step:
             assert connection.read_line() == join(step["expect_line"])
 
@@ -62,15 +65,31 @@ def test_nothing_is_sent_unasked(connection: Any) -> None:
 # --- The vectors' own language ------------------------------------------------------------------------
 
 
-def in_directory(value: Any, directory: str) -> Any:
-    """Replace `${directory}` in every string."""
+def named(value: Any, names: dict[str, str]) -> Any:
+    """Replace `${name}` in every string by what is known under that name."""
     if isinstance(value, str):
-        return value.replace("${directory}", directory)
+        for name, meaning in names.items():
+            value = value.replace(f"${{{name}}}", meaning)
+        return value
     if isinstance(value, list):
-        return [in_directory(item, directory) for item in value]
+        return [named(item, names) for item in value]
     if isinstance(value, dict):
-        return {name: in_directory(item, directory) for name, item in value.items()}
+        return {name: named(item, names) for name, item in value.items()}
     return value
+
+
+def captured(expected: Any, found: Any) -> dict[str, str]:
+    """Return what an answer says where a name is expected."""
+    match expected:
+        case {"$capture": name}:
+            return {name: found}
+        case dict() if isinstance(found, dict):
+            return {
+                key: value
+                for name in expected
+                for key, value in captured(expected[name], found[name]).items()
+            }
+    return {}
 
 
 def join(parts: list[Any]) -> bytes:
@@ -104,9 +123,8 @@ def expand(value: Any) -> Any:
 def difference(expected: Any, found: Any, where: str = "response") -> str | None:
     """Say where a response first differs from what is expected; None if it does not."""
     match expected:
-        case {"$regex": pattern}:
-            fits = isinstance(found, str) and re.search(pattern, found) is not None
-            return None if fits else f"{where} does not match {pattern!r}: {shorten(found)}"
+        case {"$regex": _} | {"$capture": _} | {"$number": _}:
+            return None if fits(expected, found) else f"{where} is not {expected}: {shorten(found)}"
         case dict() if isinstance(found, dict):
             if expected.keys() != found.keys():
                 return f"{where} has the members {sorted(found)}, not {sorted(expected)}: {shorten(found)}"
@@ -119,6 +137,16 @@ def difference(expected: Any, found: Any, where: str = "response") -> str | None
             same = type(expected) is type(found) and expected == found
             return None if same else f"{where} is {shorten(found)}, not {shorten(expected)}"
     return next(filter(None, (difference(wanted, got, place) for place, wanted, got in pairs)), None)
+
+
+def fits(expected: dict[str, str], found: Any) -> bool:
+    """Say whether an answer is of the kind that is expected."""
+    match expected:
+        case {"$regex": pattern}:
+            return isinstance(found, str) and re.search(pattern, found) is not None
+        case {"$capture": _}:
+            return isinstance(found, str) and found != ""
+    return isinstance(found, int) and not isinstance(found, bool) and found >= 0
 
 
 def shorten(value: Any) -> str:
@@ -139,6 +167,11 @@ def shorten(value: Any) -> str:
         ([1], 1),
         ({"$regex": "^x"}, "yx"),
         ({"$regex": "1"}, 1),
+        ({"$capture": "id"}, 1),
+        ({"$capture": "id"}, ""),
+        ({"$number": "any"}, "1"),
+        ({"$number": "any"}, True),
+        ({"$number": "any"}, -1),
         (None, False),
     ],
 )
