@@ -14,6 +14,8 @@ OTHER_ARCH := $(if $(filter aarch64,$(shell uname -m)),x86_64,aarch64)
 # What tests may not skip for want of: tools, root, kvm, or all (CONTRIBUTING.md).
 BOUVET_REQUIRE ?= tools
 PYTEST_ARGS ?=
+# How long each of the agent's fuzz targets runs.
+FUZZ_TIME ?= 3s
 
 OUTPUT := images/output
 ENVIRONMENT := .venv/.complete
@@ -94,6 +96,10 @@ help:
 
 test-agent: test-packages $(ENVIRONMENT)
 	cd agent && CGO_ENABLED=1 $(GO) test -race ./...
+	@cd agent && for target in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\)(.*/\1/p' *_test.go); do \
+		echo "fuzzing: $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ_TIME) . >fuzz.log || { cat fuzz.log; exit 1; }; \
+	done; rm -f fuzz.log
 
 test-python: test-packages $(ENVIRONMENT) $(AGENT)
 	BOUVET_REQUIRE=$(BOUVET_REQUIRE) .venv/bin/python -m pytest $(PYTEST_ARGS)
