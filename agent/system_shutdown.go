@@ -4,6 +4,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // machineEnd is how a machine ends.
@@ -27,12 +28,21 @@ func mayEnd() error {
 	return nil
 }
 
-// end ends the machine: by its init, or, where that knows no such signals, at once.
+// An init that has only begun does not get its signals yet, and nothing tells when it does: it is asked
+// again and again. Who is asked already takes no harm.
+const (
+	askAgain  = time.Second
+	askAtMost = 60
+)
+
+// end ends the machine: by its init, or, where that knows no such signals, at once. The init ends this
+// program on its way.
 func (e machineEnd) end() {
-	if initTakesSignals() {
-		if err := syscall.Kill(1, e.signal); err == nil {
-			return
+	for range askAtMost {
+		if !initTakesSignals() || syscall.Kill(1, e.signal) != nil {
+			break
 		}
+		time.Sleep(askAgain)
 	}
 	syscall.Sync()
 	if err := syscall.Reboot(e.reboot); err != nil {
@@ -42,11 +52,11 @@ func (e machineEnd) end() {
 
 // initTakesSignals says whether PID 1 is systemd or this program.
 func initTakesSignals() bool {
-	name := string(firstLine("/proc/1/comm"))
-	if name == "systemd" {
+	program, err := os.Readlink("/proc/1/exe")
+	// By its program: its name is init until it gives itself its own.
+	if err == nil && strings.HasSuffix(program, "/systemd") {
 		return true
 	}
-	program, err := os.Readlink("/proc/1/exe")
 	own, ownErr := os.Readlink("/proc/self/exe")
 	return err == nil && ownErr == nil && (program == own || strings.HasSuffix(program, agentProgram))
 }
