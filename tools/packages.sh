@@ -55,6 +55,7 @@ for group; do
         need file file
         need flex flex
         need gcc gcc
+        need gpg-agent gpg-agent
         need kmod depmod
         need libc6-dev /usr/include/stdlib.h
         need lz4 lz4

@@ -17,24 +17,27 @@ def as_nobody(directory: Path, command: list[str], *, subordinate: str) -> subpr
     """Run a command as the user nobody, with these subordinate ids, in a mount namespace of its own.
 
     Its home, and what it makes, is in `directory`, which nobody may enter and write. The tests' own
-    interpreter can be in root's home, which nobody cannot enter: in the namespace, that home has nothing
-    else in it.
+    interpreter and sources can be in root's home, which nobody cannot enter: in the namespace, that home
+    has nothing else in it.
     """
     with tempfile.TemporaryDirectory() as own:
         (Path(own) / "ids").write_text(subordinate)
-        (Path(own) / "interpreter").mkdir()
         Path(own).chmod(0o755)
         lines = [f"mount --bind {shlex.quote(own)}/ids /etc/{name}" for name in ("subuid", "subgid")]
-        prefix, home = Path(sys.base_prefix), Path.home()
-        if prefix.is_relative_to(home):
-            lines += [
-                f"mount --bind {shlex.quote(str(prefix))} {shlex.quote(own)}/interpreter",
-                f"mount -t tmpfs -o mode=755 none {shlex.quote(str(home))}",
-                f"mkdir -p {shlex.quote(str(prefix))}",
-                f"mount --bind {shlex.quote(own)}/interpreter {shlex.quote(str(prefix))}",
-            ]
+        home = Path.home()
+        needed = [place for place in (Path(sys.base_prefix), REPOSITORY) if place.is_relative_to(home)]
+        for number, place in enumerate(needed):
+            (Path(own) / str(number)).mkdir()
+            lines.append(f"mount --bind {shlex.quote(str(place))} {shlex.quote(own)}/{number}")
+        if needed:
+            lines.append(f"mount -t tmpfs -o mode=755 none {shlex.quote(str(home))}")
+        for number, place in enumerate(needed):
+            lines.append(f"mkdir -p {shlex.quote(str(place))}")
+            lines.append(f"mount --bind {shlex.quote(own)}/{number} {shlex.quote(str(place))}")
         user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
-        script = " && ".join([*lines, f"exec {shlex.join([*user, *command])}"])
+        script = " && ".join(
+            [*lines, f"cd {shlex.quote(str(REPOSITORY))}", f"exec {shlex.join([*user, *command])}"]
+        )
         environment = {
             **os.environ,
             "HOME": str(directory),

@@ -38,6 +38,12 @@ def in_pieces(data: bytes, size: int = 1000) -> Iterator[bytes]:
     return (data[start : start + size] for start in range(0, len(data), size))
 
 
+def everything_in(directory: Path) -> Iterator[Path]:
+    """Yield all below a directory; `Path.rglob` cannot look at links with long targets."""
+    for parent, names, files in os.walk(directory):
+        yield from (Path(parent) / name for name in names + files)
+
+
 def test_a_tree_goes_through_an_archive_and_back(tmp_path: Path) -> None:
     source = tmp_path / "source"
     deep = source / ("d" * 200) / ("e" * 200)
@@ -51,7 +57,7 @@ def test_a_tree_goes_through_an_archive_and_back(tmp_path: Path) -> None:
     data = io.BytesIO()
     write_tree(source, data.write)
     extract(in_pieces(data.getvalue()), tmp_path / "target", limit=LIMIT)
-    for path in source.rglob("*"):
+    for path in everything_in(source):
         twin = tmp_path / "target" / path.relative_to(source)
         assert twin.lstat().st_mode == path.lstat().st_mode
         if path.is_symlink():

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import fcntl
 import os
+import sys
+import termios
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -112,6 +116,20 @@ def test_a_call_that_ran_out_of_time_leaves_the_connection_usable(client: AgentC
         client.ping()
 
 
+def open_for(count: int, gate: Path) -> None:
+    """Let commands pass, wherever each is on its way to the gate."""
+    # For both ways, so that it neither waits for the first nor ends with the first that has passed.
+    descriptor = os.open(gate, os.O_RDWR)
+    try:
+        os.write(descriptor, b"open\n" * count)
+        deadline = time.monotonic() + SECONDS
+        while int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        os.close(descriptor)
+
+
 def test_when_the_agent_dies_all_calls_fail_at_once(agent: Agent, client: AgentClient, gate: Path) -> None:
     os.mkfifo(f"{gate}.reached")
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
@@ -125,8 +143,7 @@ def test_when_the_agent_dies_all_calls_fail_at_once(agent: Agent, client: AgentC
             assert isinstance(failure, ConnectionLost)
             assert failure.sent
         # What was left running ends with its pipe.
-        for _ in calls:
-            gate.write_text("open\n")
+        open_for(len(calls), gate)
     with pytest.raises(ConnectionLost) as failed:
         client.ping()
     assert not failed.value.sent
