@@ -42,12 +42,15 @@ SECONDS_TO_VANISH = 3.0
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach what tests start, also where a shell has started the tests in the background.
+    """Let signals reach what tests start, also where a shell or nohup has started the tests.
 
-    Such a shell has SIGINT ignored, and programs inherit that.
+    Those have SIGINT and SIGHUP ignored, and programs inherit that; a handler they do not inherit.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda _number, _frame: None)
 
 
 # --- Markers ------------------------------------------------------------------------------------------
