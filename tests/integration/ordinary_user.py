@@ -44,6 +44,8 @@ def as_nobody(directory: Path, command: list[str], *, subordinate: str) -> subpr
             "TMPDIR": str(directory),
             "XDG_CACHE_HOME": str(directory),
             "PYTHONDONTWRITEBYTECODE": "1",
+            # What may not be skipped by root may be by somebody else.
+            "BOUVET_REQUIRE": "tools",
         }
         argv = ["unshare", "--mount", "sh", "-euc", script]
         return subprocess.run(
