@@ -96,7 +96,9 @@ func (p *processes) add(added *process, start func() error) error {
 func (p *processes) end(ended *process) {
 	p.lock.Lock()
 	defer p.lock.Unlock()
-	p.ended = append(p.ended, ended)
+	if p.known[ended.id] == ended {
+		p.ended = append(p.ended, ended)
+	}
 }
 
 // forget removes a process that has ended.
@@ -276,6 +278,9 @@ func (p *process) pumpRest(s *stream, raw syscall.RawConn) {
 		p.awaitRoom(s)
 		n, err := 0, error(nil)
 		_ = raw.Control(func(fd uintptr) { n, err = p.fill(s, fd) })
+		if err == errNoRoom {
+			continue
+		}
 		if n <= 0 || err != nil {
 			return
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"sync/atomic"
 	"syscall"
 )
@@ -17,6 +18,9 @@ const (
 
 // ringBytes is how many bytes all rings together may hold.
 var ringBytes atomic.Int64
+
+// errNoRoom is a ring's whose bytes must all stay.
+var errNoRoom = errors.New("no room")
 
 // ring keeps the last bytes of a stream. Each byte has an offset: how many came before it.
 type ring struct {
@@ -42,10 +46,13 @@ func (r *ring) release() {
 }
 
 // fill reads what a descriptor has, which does not block, and returns what read(2) does. It gives up the
-// oldest bytes for the new ones, but none from the offset on that must stay: there has to be room.
+// oldest bytes for the new ones, but none from the offset on that must stay: without room it is errNoRoom.
 func (r *ring) fill(fd int, stays int64) (int, error) {
 	if r.size == 0 {
 		return 0, nil
+	}
+	if r.next-stays >= r.size {
+		return 0, errNoRoom
 	}
 	if r.buffer == nil {
 		r.buffer = make([]byte, r.size)

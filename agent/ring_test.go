@@ -72,6 +72,17 @@ func TestWhatMustStayIsNotGivenUp(t *testing.T) {
 	}
 }
 
+func TestWithoutRoomNothingIsRead(t *testing.T) {
+	r := filled(t, ringLeast, strings.Repeat("x", 2*ringLeast), 512)
+	defer r.release()
+	// A watcher may come that wants the oldest byte, or one that is gone.
+	for _, stays := range []int64{r.oldest, r.oldest - 1, 0} {
+		if n, err := r.fill(-1, stays); n != 0 || err != errNoRoom {
+			t.Errorf("from %d on: %d bytes, %v", stays, n, err)
+		}
+	}
+}
+
 func TestRingsShareABudget(t *testing.T) {
 	before := ringBytes.Load()
 	var rings []ring
