@@ -67,7 +67,7 @@ class BuildResult:
         others: The paths of the other forms.
         agent: The agent's path beside it, None if the spec has none.
         size: The image's size in bytes.
-        digest: SHA-256 over everything the image was made from; equal digests mean equal bytes.
+        digest: SHA-256 over everything that was asked for; equal layers then give equal bytes.
         layers: Name and digest of each layer, lowest first.
         unchanged: Whether the image was there already.
         seconds: Wall time of the build.
