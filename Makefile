@@ -24,6 +24,7 @@ BOUVET := .venv/bin/bouvet
 GO := GOTOOLCHAIN=local GOENV=off GOPROXY=off GOFLAGS=-buildvcs=false $(CURDIR)/.venv/bin/go
 GOFMT := .venv/lib/python3*/site-packages/go/bin/gofmt
 AGENT = src/bouvet/binaries/bouvet-agent-$(ARCH)
+BOTH_AGENTS := $(addprefix src/bouvet/binaries/bouvet-agent-,x86_64 aarch64)
 AGENT_SOURCES := $(wildcard agent/*.go) agent/go.mod hatch_build.py pyproject.toml
 SCRIPTS := $(wildcard tools/*.sh)
 
@@ -61,7 +62,7 @@ test: lint test-agent test-python
 
 ## test-aarch64  build the devbox for aarch64, and verify it by booting it; tells the times
 test-aarch64: test-packages $(ENVIRONMENT)
-	@$(MAKE) --no-print-directory ARCH=aarch64 build-packages src/bouvet/binaries/bouvet-agent-aarch64
+	@$(MAKE) --no-print-directory ARCH=aarch64 build-packages $(BOTH_AGENTS)
 	BOUVET_REQUIRE=$(BOUVET_REQUIRE) .venv/bin/python -m pytest --durations=3 tests/boot/aarch64_devbox.py
 
 ## lint          ruff, mypy, gofmt, go vet, shellcheck
@@ -101,7 +102,7 @@ test-agent: test-packages $(ENVIRONMENT)
 		$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ_TIME) . >fuzz.log || { cat fuzz.log; exit 1; }; \
 	done; rm -f fuzz.log
 
-test-python: test-packages $(ENVIRONMENT) $(AGENT)
+test-python: test-packages $(ENVIRONMENT) $(BOTH_AGENTS)
 	BOUVET_REQUIRE=$(BOUVET_REQUIRE) .venv/bin/python -m pytest $(PYTEST_ARGS)
 
 # A nonsensical value ends here, before anything is installed or built.
@@ -120,7 +121,7 @@ $(ENVIRONMENT): requirements.lock pyproject.toml | variables
 	@tools/packages.sh python
 	@tools/environment.sh
 
-$(AGENT): $(AGENT_SOURCES) $(ENVIRONMENT) | variables
-	@echo "compiling the agent for $(ARCH)"
-	@.venv/bin/python hatch_build.py "$$ARCH" >/dev/null
+src/bouvet/binaries/bouvet-agent-%: $(AGENT_SOURCES) $(ENVIRONMENT) | variables
+	@echo "compiling the agent for $*"
+	@.venv/bin/python hatch_build.py $* >/dev/null
 	@touch $@
