@@ -102,8 +102,10 @@ test-agent: test-packages $(ENVIRONMENT)
 		$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ_TIME) . >fuzz.log || { cat fuzz.log; exit 1; }; \
 	done; rm -f fuzz.log
 
+# A file's tests stay together: they share machines and images.
 test-python: test-packages $(ENVIRONMENT) $(BOTH_AGENTS)
-	BOUVET_REQUIRE=$(BOUVET_REQUIRE) .venv/bin/python -m pytest $(PYTEST_ARGS)
+	BOUVET_REQUIRE=$(BOUVET_REQUIRE) .venv/bin/python -m pytest \
+		--numprocesses auto --dist loadfile $(PYTEST_ARGS)
 
 # A nonsensical value ends here, before anything is installed or built.
 variables:
@@ -121,7 +123,8 @@ $(ENVIRONMENT): requirements.lock pyproject.toml | variables
 	@tools/packages.sh python
 	@tools/environment.sh
 
-src/bouvet/binaries/bouvet-agent-%: $(AGENT_SOURCES) $(ENVIRONMENT) | variables
-	@echo "compiling the agent for $*"
-	@.venv/bin/python hatch_build.py $* >/dev/null
+# A nonsensical ARCH has a rule too: `variables` tells what is wrong with it.
+$(sort $(AGENT) $(BOTH_AGENTS)): $(AGENT_SOURCES) $(ENVIRONMENT) | variables
+	@echo "compiling the agent for $(@:src/bouvet/binaries/bouvet-agent-%=%)"
+	@.venv/bin/python hatch_build.py $(@:src/bouvet/binaries/bouvet-agent-%=%) >/dev/null
 	@touch $@

@@ -51,8 +51,20 @@ def play(vector: dict[str, Any], connection: Any, directory: str) -> None:
             problem = difference(expand(step["expect"]), found)
             assert problem is None
             names |= captured(step["expect"], found)
+        elif "expect_all" in step:
+            expect_all(step["expect_all"], connection)
         elif "expect_line" in step:
             assert connection.read_line() == join(step["expect_line"])
+
+
+def expect_all(messages: list[Any], connection: Any) -> None:
+    """Read as many messages as are expected: these ones, in whatever order."""
+    left = list(messages)
+    for _ in messages:
+        found = json.loads(connection.read_line())
+        problems = [difference(expand(expected), found) for expected in left]
+        assert None in problems, problems
+        left.pop(problems.index(None))
 
 
 def test_nothing_is_sent_unasked(connection: Any) -> None:
