@@ -22,11 +22,17 @@ const (
 	earlyDeadline = time.Second
 )
 
-// What an agent inherits that was started with --inherit: the listening socket, and the writing end of
-// a pipe for one byte, when it accepts connections.
+// What is inherited by an agent that was started with --inherit, and by its monitor: the listening socket,
+// and the life line, a pipe that the agent writes and the monitor reads.
 const (
-	inheritedSocket = 3
-	inheritedReady  = 4
+	inheritedSocket   = 3
+	inheritedLifeline = 4
+)
+
+// What an agent says on its life line. The end of the pipe without saidOver is a crash.
+const (
+	saidReady = '+' // it accepts connections
+	saidOver  = '.' // it was succeeded, or asked to end
 )
 
 // bootRoot is for a kernel that has mounted the root file system and started this program as its init.
@@ -46,33 +52,51 @@ func startInit(init string) error {
 		milestone("the agent is left to " + init + ": " + err.Error())
 	}
 	if suppliesInit(init) {
+		agent.release()
 		milestone("starting services: the image has no init")
-		return supervise(agent)
+		return supervise(agent.pid)
+	}
+	if agent.pid != 0 {
+		tell("the agent has no monitor", startMonitor(agent))
 	}
 	milestone("starting " + init)
 	err = syscall.Exec(init, append([]string{init}, os.Args[1:]...), os.Environ())
 	return &os.PathError{Op: "start", Path: init, Err: err}
 }
 
-// startEarlyAgent starts an agent if the image has one to succeed it, and it is not turned off; it returns
-// its process id, 0 without one. Its successor, a service of the machine's init, takes its socket over.
-// If this agent dies before, its socket is gone with it, and the service binds one of its own.
-func startEarlyAgent() (int, error) {
+// earlyAgent is an agent that was started with a listening socket.
+type earlyAgent struct {
+	pid       int // 0: none was
+	listening int
+	lifeline  *os.File // its reading end
+}
+
+// release leaves the agent to itself.
+func (e earlyAgent) release() {
+	if e.pid != 0 {
+		syscall.Close(e.listening)
+		e.lifeline.Close()
+	}
+}
+
+// startEarlyAgent starts an agent if the image has one to succeed it, and it is not turned off. Its
+// successor, a service of the machine's init, takes its socket over.
+func startEarlyAgent() (earlyAgent, error) {
 	words, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
-		return 0, err
+		return earlyAgent{}, err
 	}
 	if slices.Contains(strings.Fields(string(words)), earlyOff) {
-		return 0, nil
+		return earlyAgent{}, nil
 	}
 	if err := syscall.Access(agentProgram, executable); err != nil {
-		return 0, &os.PathError{Op: "find", Path: agentProgram, Err: err}
+		return earlyAgent{}, &os.PathError{Op: "find", Path: agentProgram, Err: err}
 	}
 	// With systemd's own options (src/shared/mount-setup.c): it does not mount another one over it,
 	// and so /run keeps the socket by which the agent is succeeded.
 	const flags = syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_STRICTATIME
 	if err := syscall.Mount("tmpfs", "/run", "tmpfs", flags, "mode=755,size=20%,nr_inodes=800k"); err != nil {
-		return 0, &os.PathError{Op: "mount a tmpfs on", Path: "/run", Err: err}
+		return earlyAgent{}, &os.PathError{Op: "mount a tmpfs on", Path: "/run", Err: err}
 	}
 	mountTerminals()
 	if err := takeHostname(); err != nil {
@@ -100,69 +124,87 @@ func mountTerminals() {
 	_ = syscall.Mount("devpts", "/dev/pts", "devpts", syscall.MS_NOSUID|syscall.MS_NOEXEC, "mode=620,gid=5,ptmxmode=666")
 }
 
-// launchAgent starts an agent, whose socket listens before it runs, and returns its process id. It waits
-// until the agent accepts connections, but not for long.
-func launchAgent() (int, error) {
+// launchAgent starts an agent, whose socket listens before it runs. It waits until the agent accepts
+// connections, but not for long.
+func launchAgent() (earlyAgent, error) {
 	loadVsock()
 	listening, err := bindVsock(defaultPort)
 	if err != nil {
-		return 0, err
+		return earlyAgent{}, err
 	}
-	defer syscall.Close(listening)
 	milestone("agent listening")
-	ready, serving, err := pipe()
+	pid, lifeline, err := forkAgent(listening)
 	if err != nil {
-		return 0, err
+		syscall.Close(listening)
+		return earlyAgent{}, err
 	}
-	defer ready.Close()
-	pid, err := forkAgent(listening, serving)
-	serving.Close()
-	if err != nil {
-		return 0, &os.PathError{Op: "start", Path: ownProgram, Err: err}
-	}
-	_ = ready.SetReadDeadline(time.Now().Add(earlyDeadline))
-	switch _, err := ready.Read(make([]byte, 1)); err {
+	started := earlyAgent{pid, listening, lifeline}
+	_ = lifeline.SetReadDeadline(time.Now().Add(earlyDeadline))
+	switch _, err := lifeline.Read(make([]byte, 1)); err {
 	case nil:
 		milestone("agent started")
 	case io.EOF:
-		return pid, errors.New("it ended before it accepted connections")
+		return started, errors.New("it ended before it accepted connections")
 	default:
 		milestone("agent not waited for: " + err.Error())
 	}
-	return pid, nil
+	return started, nil
 }
 
-// forkAgent starts the agent as a process that the kernel never kills for memory. It is this same
-// program, which is in memory already: the image's would have to be read from its disk.
-func forkAgent(listening int, serving *os.File) (int, error) {
+// forkAgent starts an agent that serves a listening socket.
+func forkAgent(listening int, arguments ...string) (pid int, lifeline *os.File, err error) {
+	lifeline, spoken, err := pipe()
+	if err != nil {
+		return 0, nil, err
+	}
+	pid, err = forkOwn(append([]string{"--inherit"}, arguments...), uintptr(listening), spoken.Fd())
+	spoken.Close()
+	if err != nil {
+		lifeline.Close()
+		return 0, nil, err
+	}
+	return pid, lifeline, nil
+}
+
+// forkOwn starts this same program as a process that the kernel never kills for memory. It is in memory
+// already: the image's would have to be read from its disk.
+func forkOwn(arguments []string, inherited ...uintptr) (int, error) {
 	null, err := openAgain("/dev/null", syscall.O_RDONLY, 0)
 	if err != nil {
 		return 0, err
 	}
 	defer syscall.Close(null)
-	// The score is inherited, by the agent as intended and by the machine's init if it stayed.
+	// The score is inherited, by the process as intended and by the machine's init if it stayed.
 	score, err := os.OpenFile(oomScorePath, os.O_WRONLY, 0)
 	if err != nil {
 		return 0, err
 	}
 	defer score.Close()
+	own, err := os.ReadFile(oomScorePath)
+	if err != nil {
+		return 0, err
+	}
 	_, _ = score.WriteString(oomNever)
-	defer score.WriteString(oomNeutral)
-	files := []uintptr{uintptr(null), uintptr(syscall.Stdout), uintptr(syscall.Stderr), uintptr(listening), serving.Fd()}
-	return syscall.ForkExec(ownProgram, []string{agentProgram, "--inherit"}, &syscall.ProcAttr{
+	defer score.Write(own)
+	files := append([]uintptr{uintptr(null), uintptr(syscall.Stdout), uintptr(syscall.Stderr)}, inherited...)
+	pid, err := syscall.ForkExec(ownProgram, append([]string{agentProgram}, arguments...), &syscall.ProcAttr{
 		Dir:   "/",
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
+	if err != nil {
+		return 0, &os.PathError{Op: "start", Path: ownProgram, Err: err}
+	}
+	return pid, nil
 }
 
-// inherit takes what forkAgent has passed on: the listening socket, and the pipe.
+// inherit takes what forkAgent has passed on: the listening socket, and an end of the life line.
 func inherit(address string) (*listener, *os.File) {
 	syscall.CloseOnExec(inheritedSocket)
-	syscall.CloseOnExec(inheritedReady)
+	syscall.CloseOnExec(inheritedLifeline)
 	// The kernel has named the process after ownProgram's last part.
 	_ = os.WriteFile("/proc/self/comm", []byte(path.Base(agentProgram)), 0)
-	return newListener(inheritedSocket, address), os.NewFile(inheritedReady, "ready")
+	return newListener(inheritedSocket, address), os.NewFile(inheritedLifeline, "life line")
 }
 
 // loadVsock loads the modules from the image where the kernel has no vsock device driver yet. What

@@ -19,7 +19,7 @@ var (
 	sourceDigest = "unknown"
 )
 
-const usage = `Usage: bouvet-agent [--listen ADDRESS] [--handover PATH] [--inherit] [--grow]
+const usage = `Usage: bouvet-agent [--listen ADDRESS] [--handover PATH] [--inherit] [--monitor] [--grow]
        bouvet-agent --version | --help
 
 Serves a host's requests: newline-delimited JSON-RPC 2.0. As PID 1, started with none of these options,
@@ -28,8 +28,11 @@ it starts itself as such a server, and then becomes /sbin/init.
   --listen ADDRESS  vsock:PORT (default vsock:52) or unix:PATH
   --handover PATH   take the listening socket over from the agent that offers it at this Unix socket,
                     and then offer it there; the default with vsock:52 is /run/bouvet/agent.sock
-  --inherit         the socket listens already: it is file descriptor 3; descriptor 4 is written to
-                    when connections are accepted
+  --inherit         the socket listens already: it is file descriptor 3; descriptor 4 is the writing
+                    end of the life line, a pipe for "+" when connections are accepted, and "." when
+                    that is over
+  --monitor         do not serve, but start an agent with --inherit for the socket at descriptor 3 each
+                    time that the life line, of which descriptor 4 is the reading end, breaks
   --grow            grow the root file system to its disk; the default with vsock:52
   --version         print the version and a digest of the source
   --help            print this
@@ -48,6 +51,7 @@ type options struct {
 	address  string
 	handover string // the path of the socket for it, or ""
 	inherit  bool
+	monitor  bool
 	grow     bool
 }
 
@@ -73,13 +77,16 @@ func main() {
 	if done != nil {
 		os.Exit(*done)
 	}
+	if options.monitor {
+		os.Exit(monitor(options))
+	}
 	os.Exit(serve(options))
 }
 
 // hasOptions says whether the arguments are for this program, and not the kernel's for its init.
 func hasOptions(arguments []string) bool {
 	return len(arguments) > 1 && slices.Contains(
-		[]string{"--listen", "--handover", "--inherit", "--grow", "--version", "--help"}, arguments[1])
+		[]string{"--listen", "--handover", "--inherit", "--monitor", "--grow", "--version", "--help"}, arguments[1])
 }
 
 // parseArguments returns the options, or the exit status if there is nothing more to do.
@@ -98,6 +105,8 @@ func parseArguments(arguments []string) (options, *int) {
 			chosen.grow = true
 		case argument == "--inherit":
 			chosen.inherit = true
+		case argument == "--monitor":
+			chosen.monitor = true
 		case argument == "--listen" && i+1 < len(arguments):
 			i++
 			chosen.address = arguments[i]
@@ -148,17 +157,16 @@ func serve(chosen options) int {
 			a.acceptAll(s.listening)
 			close(accepting)
 		}()
-		if s.ready != nil {
-			_, _ = s.ready.Write([]byte{'+'})
-			s.ready.Close()
-			if chosen.grow {
-				go growRoot() // the machine's init and the first request wait already
-			}
+		s.say(saidReady)
+		if chosen.inherit && chosen.grow {
+			go growRoot() // the machine's init and the first request wait already
 		}
 		select {
 		case <-stop:
+			s.say(saidOver)
 			s.close()
 		case <-s.handedOver:
+			s.say(saidOver)
 			s.release()
 			<-accepting
 			report("another agent accepts the connections now")

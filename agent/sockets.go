@@ -4,12 +4,13 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
 )
 
 // sockets are where an agent listens, and where it offers that to a successor.
 type sockets struct {
 	listening  *listener
-	ready      *os.File  // nil, or to be written to when connections are accepted
+	lifeline   *os.File  // nil if nobody watches over the agent
 	place      *listener // nil if it cannot be succeeded
 	handedOver chan bool // says, once the offer is over, whether a successor has taken it
 }
@@ -20,20 +21,11 @@ func openSockets(chosen options) *sockets {
 	s := &sockets{handedOver: make(chan bool, 1)}
 	var before *predecessor
 	var err error
-	switch {
-	case chosen.inherit:
-		s.listening, s.ready = inherit(chosen.address)
-	case chosen.handover != "":
-		s.listening, before, err = takeOver(chosen.handover, chosen.address)
-		if err != nil && !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ECONNREFUSED) {
-			report("cannot take over: " + err.Error())
-		}
-	}
-	if s.listening == nil {
-		if s.listening, err = listen(chosen.address, report); err != nil {
-			report(err.Error())
-			return nil
-		}
+	if chosen.inherit {
+		s.listening, s.lifeline = inherit(chosen.address)
+	} else if s.listening, before, err = claim(chosen); err != nil {
+		report(err.Error())
+		return nil
 	}
 	if chosen.handover != "" {
 		if s.place, err = offerSocket(chosen.handover); err != nil {
@@ -47,6 +39,35 @@ func openSockets(chosen options) *sockets {
 		go func() { s.handedOver <- offer(s.place, s.listening, chosen.address) }()
 	}
 	return s
+}
+
+// claim takes the listening socket over, or binds it. An address that is taken by nobody who offers it is
+// a crashed agent's, whose monitor starts another: that one is waited for, as long as it may take.
+func claim(chosen options) (*listener, *predecessor, error) {
+	deadline := time.Now().Add(handoverDeadline)
+	for wait := retryMin; ; wait = min(2*wait, retryMax) {
+		if chosen.handover != "" {
+			listening, before, err := takeOver(chosen.handover, chosen.address)
+			if err == nil {
+				return listening, before, nil
+			}
+			if !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ECONNREFUSED) {
+				report("cannot take over: " + err.Error())
+			}
+		}
+		listening, err := listen(chosen.address, report)
+		if err == nil || chosen.handover == "" || !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(deadline) {
+			return listening, nil, err
+		}
+		time.Sleep(wait)
+	}
+}
+
+// say tells who watches over the agent how it goes.
+func (s *sockets) say(what byte) {
+	if s.lifeline != nil {
+		_, _ = s.lifeline.Write([]byte{what})
+	}
 }
 
 // close ends the listening, unless a successor has just taken it over.

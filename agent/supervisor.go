@@ -45,7 +45,22 @@ type supervisor struct {
 	service service
 	running int // the service's process, 0 if there is none
 	agent   int // the agent's process, 0 if there is none
-	starts  []time.Time
+	starts  startLimit
+}
+
+// startLimit keeps what always fails from being started for ever: it is when the last starts were.
+type startLimit []time.Time
+
+// take says whether there may be another start now, and counts it.
+func (l *startLimit) take(now time.Time) bool {
+	for len(*l) > 0 && now.Sub((*l)[0]) > agentWindow {
+		*l = (*l)[1:]
+	}
+	if len(*l) >= agentStarts {
+		return false
+	}
+	*l = append(*l, now)
+	return true
 }
 
 // supervise is the init of an image that has none: it does what a container's engine would have done,
@@ -136,21 +151,15 @@ func describe(status syscall.WaitStatus) string {
 // startAgent starts the agent, unless that has been too often. It says whether there is no need to try
 // again until this one ends.
 func (s *supervisor) startAgent() bool {
-	now := time.Now()
-	for len(s.starts) > 0 && now.Sub(s.starts[0]) > agentWindow {
-		s.starts = s.starts[1:]
-	}
-	if len(s.starts) >= agentStarts {
+	if !s.starts.take(time.Now()) {
 		milestone("the agent is not started any more: it ends too often")
 		return true
 	}
-	s.starts = append(s.starts, now)
-	pid, err := launchAgent()
-	if err != nil {
-		milestone("the agent: " + err.Error())
-	}
-	s.agent = pid
-	return pid != 0
+	started, err := launchAgent()
+	tell("the agent", err)
+	started.release()
+	s.agent = started.pid
+	return s.agent != 0
 }
 
 func (s *supervisor) startService() {

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bouvet.booting import await_agent
+from bouvet.errors import AgentError
 from bouvet.protocol import ExecResult
 from bouvet.sandbox import AgentClient, Exit, Gap, Output
 from bouvet.vm.machine import MIB, MachineConfig
@@ -166,6 +167,30 @@ def test_a_restart_during_a_stream_tells_what_became_of_it(start: Start) -> None
     with connect(machine) as later:
         run(later, AWAIT_SERVICE)
         assert run(later, MAIN_PID) != before
+
+
+def test_an_early_agent_that_crashes_is_followed_by_another(start: Start) -> None:
+    # The service is left out, so that only the monitor can have started it.
+    machine, console, early = start("systemd.mask=bouvet-agent.service")
+    with early:
+        first = run(early, "echo $PPID")
+        with pytest.raises(AgentError):
+            early.exec("kill -9 $PPID", timeout=SECONDS)
+    console.expect("the agent has crashed")
+    with connect(machine) as again:
+        second = run(again, "echo $PPID")
+        assert second != first
+        monitor = run(again, f"awk '/^PPid:/ {{ print $2 }}' /proc/{second}/status")
+        assert monitor != "1"
+        scores = f"cd /proc; cat {monitor}/oom_score_adj {second}/oom_score_adj self/oom_score_adj"
+        assert run(again, scores).split() == ["-1000", "-1000", "0"]
+        assert run(again, AWAIT_BOOT) == "running"
+        # An administrator's agent takes over from this one as from the first.
+        run(again, "setsid --fork /usr/local/bin/bouvet-agent </dev/null >/dev/null 2>&1")
+        console.expect("another agent accepts the connections now", SECONDS)
+        with connect(machine) as later:
+            assert run(later, "echo $PPID") not in (first, second)
+            run(later, f"while [ -e /proc/{monitor} ]; do sleep 0.1; done")
 
 
 def test_the_agent_is_the_init_of_another_initial_file_system(start: Start, tmp_path: Path) -> None:

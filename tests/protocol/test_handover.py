@@ -147,6 +147,27 @@ def test_a_successor_that_dies_in_between_changes_nothing(start_successor: Start
         assert agent_of(connection) == second.process.pid
 
 
+def test_a_successor_waits_for_the_agent_after_one_that_crashed(
+    start_agent: Start, place: Path, tmp_path: Path
+) -> None:
+    # Its monitor has the socket open: nobody offers it, and nobody else can bind it.
+    path = tmp_path / "kept.sock"
+    with socket.socket(socket.AF_UNIX) as kept:
+        kept.bind(str(path))
+        kept.listen()
+
+        def release() -> None:
+            with kept.accept()[0]:  # it has looked whether somebody listens
+                path.unlink()
+
+        releasing = threading.Thread(target=release)
+        releasing.start()
+        successor = start_agent(path, arguments=["--handover", str(place)])
+        with successor.connect() as connection:
+            assert agent_of(connection) == successor.process.pid
+        releasing.join()
+
+
 def test_a_predecessor_that_was_killed_leaves_the_socket_to_bind(start_successor: Start, place: Path) -> None:
     first = start_successor()
     first.process.kill()
@@ -199,35 +220,6 @@ def test_another_user_is_refused_even_where_the_path_is_open(start_successor: St
     assert done.stdout in (b"connected\n", b"connected\ndescriptors: []\n")
     with agent.connect() as connection:
         assert agent_of(connection) == agent.process.pid
-
-
-def test_an_inherited_socket_is_served(binary: Path, tmp_path: Path) -> None:
-    path = tmp_path / "inherited.sock"
-    ready, serving = os.pipe()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as listening:
-        listening.bind(str(path))
-        listening.listen()
-        # Whoever connects before the agent runs waits, and is answered.
-        early = Connection(path)
-        theirs = (listening.fileno(), serving)
-        process = subprocess.Popen(
-            ["bash", "-c", f'exec "$0" "$@" 3<&{theirs[0]} 4>&{theirs[1]} {theirs[0]}<&- {theirs[1]}>&-',
-             str(binary), "--listen", f"unix:{path}", "--inherit"],
-            pass_fds=theirs,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        os.close(serving)
-    try:
-        with open(ready, "rb") as pipe:  # noqa: PTH123  (a descriptor)
-            assert pipe.read() == b"+"
-        assert early.call("ping") == {"pong": True}
-        # What the agent has inherited, its commands do not.
-        assert early.run("test -e /proc/self/fd/3 || test -e /proc/self/fd/4") == (1, "", "")
-        assert early.run("cat /proc/$PPID/comm") == (0, "bouvet-agent\n", "")
-    finally:
-        early.close()
-        process.terminate()
-        assert process.wait(SECONDS) == 0
 
 
 def ask(place: Path, address: str) -> Any:
