@@ -13,7 +13,7 @@ import (
 var testChildren = sync.OnceValue(newChildren) // one collector a process
 
 func testAgent() *agent {
-	return &agent{children: testChildren(), connections: map[*connection]struct{}{}}
+	return &agent{children: testChildren(), connections: map[int]*connection{}}
 }
 
 func TestEveryCommandGetsItsOwnStatus(t *testing.T) {

@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"encoding/json/jsontext"
+	"io"
 	"os"
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -33,6 +35,7 @@ const (
 type connection struct {
 	agent    *agent
 	file     *os.File
+	socket   int // the file's descriptor
 	splitter lineSplitter
 	writing  sync.Mutex
 	calls    sync.WaitGroup
@@ -44,13 +47,17 @@ type connection struct {
 	lock    sync.Mutex
 	open    map[string]chan struct{} // the requests that can be cancelled, by their id
 	refused bool                     // the agent is ending
+	broken  bool                     // what the client sends on is no request
+	waiting bool                     // it is idle: nobody reads it until something comes
+	known   bool                     // to what waits for those that are idle
 	atEnd   map[*func()]struct{}     // see onEnd
 }
 
-func newConnection(a *agent, file *os.File) *connection {
+func newConnection(a *agent, socket int) *connection {
 	return &connection{
 		agent:    a,
-		file:     file,
+		file:     os.NewFile(uintptr(socket), "connection"),
+		socket:   socket,
 		splitter: lineSplitter{limit: lineLimit},
 		commands: make(chan struct{}, commandLimit),
 		files:    make(chan struct{}, fileLimit),
@@ -58,16 +65,56 @@ func newConnection(a *agent, file *os.File) *connection {
 	}
 }
 
-// serve returns when the client is gone and the last of its requests is done: a command runs on to its
-// end. (The end of the stream may be a half-close, too: who asked may still listen.)
-func (c *connection) serve() {
-	for open := true; open; {
-		err := readPiece(c.file, func(piece []byte) {
-			open = len(piece) > 0
-			c.splitter.feed(piece, c.line, c.tooLong)
-		})
-		open = open && err == nil
+// notes are buffers for the first read of what has come: most requests fit, and a thousand connections
+// may hold one each.
+var notes = sync.Pool{New: func() any { return new([512]byte) }}
+
+// receive reads what has come, and does what is asked for, until nothing more is there: then the client
+// is waited for. At the stream's end it finishes. (That may be a half-close, too: who asked may still
+// listen.)
+func (c *connection) receive() {
+	note := notes.Get().(*[512]byte)
+	full, err := c.take(note[:])
+	notes.Put(note)
+	for full && err == nil {
+		piece := pieces.Get().(*[32 << 10]byte)
+		full, err = c.take(piece[:])
+		pieces.Put(piece)
 	}
+	if err != nil || !c.agent.idle.add(c) {
+		c.finish()
+	}
+}
+
+// take reads once without waiting, and does what is asked for. It says whether there may be more to read.
+func (c *connection) take(room []byte) (full bool, err error) {
+	raw, err := c.file.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	var n int
+	var failure error
+	if err := raw.Read(func(fd uintptr) bool {
+		n, failure = readAgain(int(fd), room)
+		return true
+	}); err != nil {
+		return false, err
+	}
+	switch {
+	case failure == syscall.EAGAIN:
+		return false, nil
+	case failure != nil:
+		return false, failure
+	case n == 0:
+		return false, io.EOF
+	}
+	c.splitter.feed(room[:n], c.line, c.tooLong)
+	return n == len(room), nil
+}
+
+// finish ends a connection whose client sends no more, when the last of its requests is done: a command
+// runs on to its end.
+func (c *connection) finish() {
 	c.splitter.release()
 	c.lock.Lock()
 	refused, ends := c.refused, c.atEnd
@@ -80,7 +127,7 @@ func (c *connection) serve() {
 		}
 	}
 	c.calls.Wait()
-	c.file.Close()
+	c.agent.forget(c)
 }
 
 // refuse makes the connection read no further request: the agent is ending.
@@ -89,6 +136,7 @@ func (c *connection) refuse() {
 	c.refused = true
 	c.lock.Unlock()
 	_ = c.file.SetReadDeadline(time.Unix(0, 1))
+	c.resume()
 }
 
 // onEnd has something done when the client sends no more, unless the returned function is called
@@ -229,6 +277,9 @@ func (c *connection) inline(who *caller, kind methodKind, call call, failure *rp
 // refuseBroken ends the reading of a client that does not keep to the protocol.
 func (c *connection) refuseBroken() {
 	c.splitter.rest = nil
+	c.lock.Lock()
+	c.broken = true
+	c.lock.Unlock()
 	_ = c.file.SetReadDeadline(time.Unix(0, 1))
 }
 

@@ -88,10 +88,11 @@ func offerSocket(path string) (*listener, error) {
 // false if the place was closed before.
 func offer(place, listening *listener, address string) bool {
 	for {
-		file, err := place.accept()
+		socket, err := place.accept()
 		if err != nil {
 			return false
 		}
+		file := os.NewFile(uintptr(socket), "successor")
 		err = handOver(file, listening, address)
 		file.Close()
 		if err == nil {

@@ -134,11 +134,12 @@ func bindVsock(port uint32) (int, error) {
 	return fd, nil
 }
 
-// accept waits for the next connection. It fails for good only when the listener was closed.
-func (l *listener) accept() (*os.File, error) {
+// accept waits for the next connection, and returns its socket, which does not block. It fails for good
+// only when the listener was closed.
+func (l *listener) accept() (int, error) {
 	raw, err := l.file.SyscallConn()
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
 	for {
 		var fd uintptr
@@ -153,7 +154,7 @@ func (l *listener) accept() (*os.File, error) {
 		})
 		switch {
 		case err != nil:
-			return nil, err
+			return -1, err
 		case number == syscall.EMFILE || number == syscall.ENFILE || number == syscall.ENOMEM || number == syscall.ENOBUFS:
 			// Nothing tells when there is room again.
 			time.Sleep(retryMin)
@@ -162,7 +163,7 @@ func (l *listener) accept() (*os.File, error) {
 			// Another guest, or a process in this one by way of the loopback: neither may command root.
 			syscall.Close(int(fd))
 		default:
-			return os.NewFile(fd, "connection"), nil
+			return int(fd), nil
 		}
 	}
 }

@@ -61,7 +61,8 @@ type agent struct {
 	groups      cgroups
 	processes   processes
 	lock        sync.Mutex
-	connections map[*connection]struct{}
+	connections map[int]*connection // by their sockets
+	idle        *idleConnections
 	serving     sync.WaitGroup
 }
 
@@ -139,7 +140,13 @@ func serve(chosen options) int {
 	syscall.Umask(0o022)
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
-	a := &agent{children: newChildren(), connections: map[*connection]struct{}{}}
+	idle, err := newIdleConnections()
+	if err != nil {
+		report(err.Error())
+		return 1
+	}
+	a := &agent{children: newChildren(), connections: map[int]*connection{}, idle: idle}
+	go a.idle.serve(a)
 	bound := make(chan *sockets, 1)
 	go func() { bound <- openSockets(chosen) }()
 	if chosen.grow && !chosen.inherit {
@@ -198,30 +205,34 @@ func (a *agent) served() <-chan struct{} {
 // acceptAll serves connections until the listener is closed.
 func (a *agent) acceptAll(l *listener) {
 	for {
-		file, err := l.accept()
+		socket, err := l.accept()
 		if err != nil {
 			return
 		}
-		c := newConnection(a, file)
 		a.lock.Lock()
 		full := len(a.connections) >= connectionLimit
+		var c *connection
 		if !full {
-			a.connections[c] = struct{}{}
+			c = newConnection(a, socket)
+			a.connections[socket] = c
 		}
 		a.lock.Unlock()
 		if full {
-			file.Close()
+			syscall.Close(socket)
 			continue
 		}
 		a.serving.Add(1)
-		go func() {
-			c.serve()
-			a.lock.Lock()
-			delete(a.connections, c)
-			a.lock.Unlock()
-			a.serving.Done()
-		}()
+		go c.receive()
 	}
+}
+
+// forget closes a connection that has finished.
+func (a *agent) forget(c *connection) {
+	a.lock.Lock()
+	delete(a.connections, c.socket)
+	a.lock.Unlock()
+	c.file.Close() // from here on, the socket's number may be another's
+	a.serving.Done()
 }
 
 // end stops the commands that run, and waits until their requests are answered: not for long, since a
@@ -229,7 +240,7 @@ func (a *agent) acceptAll(l *listener) {
 func (a *agent) end() {
 	a.children.end(syscall.SIGTERM)
 	a.lock.Lock()
-	for c := range a.connections {
+	for _, c := range a.connections {
 		c.refuse()
 	}
 	a.lock.Unlock()

@@ -71,7 +71,7 @@ def test_a_thousand_open_connections(agent: Any) -> None:
                 others[-1].sendall(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
             assert all(b"pong" in other.recv(100) for other in others)
             assert last.call("ping") == {"pong": True}
-            assert agent.memory_peak() < 16 * MIB
+            assert agent.memory_peak() < 8 * MIB
         finally:
             for other in others:
                 other.close()
