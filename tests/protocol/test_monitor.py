@@ -72,9 +72,15 @@ def monitor(binary: Path, watched: Watched) -> Iterator[subprocess.Popen[bytes]]
     process = launch(binary, arguments, watched.listening.fileno(), watched.lifeline)
     yield process
     if process.poll() is None:
-        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-            os.kill(int(child), signal.SIGKILL)
+        # Any of its threads may have started the agent.
+        children = [
+            int(child)
+            for thread in Path(f"/proc/{process.pid}/task").iterdir()
+            for child in (thread / "children").read_text().split()
+        ]
         process.kill()
+        for child in children:
+            os.kill(child, signal.SIGKILL)
     process.wait(SECONDS)
 
 
