@@ -32,7 +32,9 @@ type extraction struct {
 
 // extractArchive extracts an archive into a directory, which is made if there is none. What was
 // extracted before a failure stays, but no file in part.
-func extractArchive(archive io.Reader, directory string, buffer []byte) error {
+//
+//	owners: whether the files get the archive's.
+func extractArchive(archive io.Reader, directory string, owners bool, buffer []byte) error {
 	if err := os.MkdirAll(directory, newDirectoryMode); err != nil {
 		return err
 	}
@@ -41,7 +43,7 @@ func extractArchive(archive io.Reader, directory string, buffer []byte) error {
 		return &os.PathError{Op: "open", Path: directory, Err: err}
 	}
 	defer syscall.Close(root)
-	e := extraction{root: root, owners: os.Geteuid() == 0, buffer: buffer}
+	e := extraction{root: root, owners: owners, buffer: buffer}
 	for reader := tar.NewReader(archive); ; {
 		header, err := reader.Next()
 		if err == io.EOF {

@@ -96,7 +96,7 @@ func TestArchivesAreContained(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			directory, check := cage(t)
 			archive := archiveOf(t, entries...)
-			if err := extractArchive(bytes.NewReader(archive), directory, make([]byte, 4096)); err == nil {
+			if err := extractArchive(bytes.NewReader(archive), directory, os.Geteuid() == 0, make([]byte, 4096)); err == nil {
 				t.Error("it was extracted")
 			}
 			check()
@@ -110,7 +110,7 @@ func TestLinksOutAreNeverFollowed(t *testing.T) {
 		link("file", "../secret"), tar.Header{Name: "file"},
 		link("dir", ".."), tar.Header{Name: "dir/", Typeflag: tar.TypeDir, Mode: 0o700}, tar.Header{Name: "dir/new"},
 		link("stays", "../secret"), tar.Header{Name: "name", Linkname: "stays", Typeflag: tar.TypeLink})
-	if err := extractArchive(bytes.NewReader(archive), directory, make([]byte, 4096)); err != nil {
+	if err := extractArchive(bytes.NewReader(archive), directory, os.Geteuid() == 0, make([]byte, 4096)); err != nil {
 		t.Fatal(err)
 	}
 	check()
@@ -158,7 +158,7 @@ func TestTreesSurviveArchives(t *testing.T) {
 	if !bytes.Equal(archives[0].Bytes(), archives[1].Bytes()) {
 		t.Error("two archives of one tree differ")
 	}
-	must(extractArchive(&archives[0], target, make([]byte, 4096)))
+	must(extractArchive(&archives[0], target, os.Geteuid() == 0, make([]byte, 4096)))
 	again, err := openTree(target)
 	must(err)
 	var second bytes.Buffer
@@ -216,7 +216,7 @@ func FuzzExtractArchive(f *testing.F) {
 			}
 		}
 		directory, check := cage(t)
-		_ = extractArchive(bytes.NewReader(archive), directory, make([]byte, 4096))
+		_ = extractArchive(bytes.NewReader(archive), directory, os.Geteuid() == 0, make([]byte, 4096))
 		check()
 	})
 }

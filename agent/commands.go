@@ -99,12 +99,9 @@ type prepared struct {
 
 // prepare fills in what follows from the settings.
 func (s *settings) prepare() (prepared, *rpcError) {
-	user := currentAccount()
-	if s.user != "" {
-		var found bool
-		if user, found = findAccount(s.user); !found {
-			return prepared{}, invalidParams("there is no user " + s.user)
-		}
+	user, failure := wantedAccount(s.user)
+	if failure != nil {
+		return prepared{}, failure
 	}
 	p := prepared{settings: *s, maxOutput: outputLimit, credential: user.credential()}
 	p.directory, p.environment = surroundings(user)

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json/jsontext"
 	"math"
+	"os"
 )
 
 // fileMethods are about files, beyond the base methods.
@@ -34,12 +35,18 @@ func filePath(name string, into *string) field {
 		if !asText(value, into) || *into == "" {
 			return false
 		}
-		if (*into)[0] != '/' {
-			directory, _ := surroundings(currentAccount())
-			*into = directory + "/" + *into
-		}
+		*into = absolute(*into, currentAccount())
 		return true
 	}}
+}
+
+// absolute returns a path as it is, or, of a relative one, where it leads from the user's home.
+func absolute(path string, user account) string {
+	if path[0] == '/' {
+		return path
+	}
+	directory, _ := surroundings(user)
+	return directory + "/" + path
 }
 
 // permissions is an optional parameter; nil where it is missing.
@@ -229,14 +236,22 @@ func (w *caller) fileDownload(params jsontext.Value) (call, *rpcError) {
 }
 
 func (w *caller) fileUpload(params jsontext.Value) (call, *rpcError) {
-	var path, format string
+	var path, format, name string
 	var mode *uint32
-	if err := decodeParams(params, filePath("path", &path), streamFormat(&format), permissions("mode", &mode)); err != nil {
+	if err := decodeParams(params, text("path", &path), streamFormat(&format), permissions("mode", &mode),
+		optional(textOrNumber("user", &name))); err != nil {
 		return nil, err
 	}
-	if format == formatTar && mode != nil {
+	user, failure := wantedAccount(name)
+	switch {
+	case failure != nil:
+		return nil, failure
+	case path == "":
+		return nil, invalidParams("path must be a path")
+	case format == formatTar && mode != nil:
 		return nil, invalidParams("mode does not go with tar")
 	}
+	path = absolute(path, user)
 	return func() ([]byte, *rpcError) {
 		buffer, release, failure := acquireStream()
 		if failure != nil {
@@ -244,14 +259,12 @@ func (w *caller) fileUpload(params jsontext.Value) (call, *rpcError) {
 		}
 		defer release()
 		stream := &counter{from: w.upload}
-		var err error
-		if format == formatTar {
-			if err = extractArchive(stream, path, buffer); err == nil {
-				err = readToEnd(stream, buffer)
+		err := user.doing(func() error {
+			if format == formatTar {
+				return receiveTree(stream, path, name == "" && os.Geteuid() == 0, buffer)
 			}
-		} else {
-			err = receiveFile(stream, path, mode, buffer)
-		}
+			return receiveFile(stream, path, mode, name == "", buffer)
+		})
 		if err != nil {
 			return nil, fileError(err)
 		}

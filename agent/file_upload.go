@@ -34,9 +34,20 @@ func acquireStream() (buffer []byte, release func(), failure *rpcError) {
 	}, nil
 }
 
+// receiveTree extracts a stream that is an archive, and reads what comes after the archive's end.
+func receiveTree(stream io.Reader, directory string, owners bool, buffer []byte) error {
+	if err := extractArchive(stream, directory, owners, buffer); err != nil {
+		return err
+	}
+	return readToEnd(stream, buffer)
+}
+
 // receiveFile makes a stream the content of a file, as a whole or not at all. Missing directories are
 // made; links are followed.
-func receiveFile(stream io.Reader, path string, mode *uint32, buffer []byte) error {
+//
+//	mode: the permissions; nil for the old file's, or the usual ones.
+//	keeps: whether an old file's owner stays.
+func receiveFile(stream io.Reader, path string, mode *uint32, keeps bool, buffer []byte) error {
 	if path[len(path)-1] == '/' {
 		return &os.PathError{Op: "write", Path: path, Err: syscall.EISDIR}
 	}
@@ -49,6 +60,12 @@ func receiveFile(stream io.Reader, path string, mode *uint32, buffer []byte) err
 	}
 	if err != nil {
 		return err
+	}
+	if old != nil && !keeps {
+		if stays := old.Mode & 0o7777; mode == nil {
+			mode = &stays
+		}
+		old = nil
 	}
 	content, err := beginReplacement(name, old, mode)
 	if err != nil {

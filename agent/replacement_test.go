@@ -14,14 +14,14 @@ func TestAnUploadIsCompleteOrNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "d", "file")
 	mode := uint32(0o4750)
 	buffer := make([]byte, 16)
-	if err := receiveFile(bytes.NewReader(bytes.Repeat([]byte("x"), 100)), path, &mode, buffer); err != nil {
+	if err := receiveFile(bytes.NewReader(bytes.Repeat([]byte("x"), 100)), path, &mode, true, buffer); err != nil {
 		t.Fatal(err)
 	}
 	broken := io.MultiReader(bytes.NewReader(make([]byte, 50)), brokenReader{})
-	if err := receiveFile(broken, path, nil, buffer); !errors.Is(err, errAborted) {
+	if err := receiveFile(broken, path, nil, true, buffer); !errors.Is(err, errAborted) {
 		t.Error(err)
 	}
-	if err := receiveFile(broken, path+"-new", nil, buffer); err == nil {
+	if err := receiveFile(broken, path+"-new", nil, true, buffer); err == nil {
 		t.Error("an aborted upload is none")
 	}
 	var status syscall.Stat_t
@@ -47,7 +47,7 @@ func TestAnUploadReplacesOnlyFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{fifo, link, directory, directory + "/x/"} {
-		if err := receiveFile(bytes.NewReader(nil), path, nil, make([]byte, 16)); err == nil {
+		if err := receiveFile(bytes.NewReader(nil), path, nil, true, make([]byte, 16)); err == nil {
 			t.Errorf("%s was replaced", path)
 		}
 	}

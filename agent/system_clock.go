@@ -20,10 +20,14 @@ func setClock(nanoseconds int64) (int64, error) {
 }
 
 // uptime is the time since the kernel began, the time that the machine was suspended included.
-func uptime() time.Duration {
-	const clockBoottime = 7
+func uptime() time.Duration { return readClock(7) } // CLOCK_BOOTTIME
+
+// monotonic is the same without that time.
+func monotonic() time.Duration { return readClock(1) } // CLOCK_MONOTONIC
+
+func readClock(clock uintptr) time.Duration {
 	var now syscall.Timespec
-	_, _, _ = syscall.Syscall(syscall.SYS_CLOCK_GETTIME, clockBoottime, uintptr(unsafe.Pointer(&now)), 0)
+	_, _, _ = syscall.Syscall(syscall.SYS_CLOCK_GETTIME, clock, uintptr(unsafe.Pointer(&now)), 0)
 	return time.Duration(now.Nano())
 }
 

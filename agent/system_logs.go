@@ -33,6 +33,7 @@ type logRequest struct {
 	unit   string
 	lines  int
 	cursor string
+	since  int64 // nanoseconds since 1970; 0 for the log's beginning
 }
 
 // logLines are lines of the log.
@@ -54,15 +55,7 @@ func (a *agent) readLogs(wanted logRequest) (logLines, error) {
 	}
 	// One line more than is wanted tells whether there are more; half of them, if they have too many bytes.
 	for lines := wanted.lines; ; lines /= 2 {
-		// Merged: what was written before a resume is under another machine id.
-		argv := []string{program, "--merge", "--quiet", "--no-pager", "--output=short-iso-precise", "--show-cursor",
-			"--lines=" + strconv.Itoa(lines+1)}
-		if wanted.unit != "" {
-			argv = append(argv, "--unit="+wanted.unit)
-		}
-		if wanted.cursor != "" {
-			argv = append(argv, "--after-cursor="+wanted.cursor)
-		}
+		argv := append([]string{program}, wanted.journalOptions(lines+1)...)
 		o := a.execute(prepared{
 			settings: settings{given: true}, argv: argv, directory: directory, environment: environment,
 			maxOutput: logBytes, deadline: time.Now().Add(logPatience),
@@ -80,6 +73,26 @@ func (a *agent) readLogs(wanted logRequest) (logLines, error) {
 		}
 		return found, nil
 	}
+}
+
+// journalOptions are those of journalctl(1) for the last so many lines.
+func (r logRequest) journalOptions(lines int) []string {
+	// Merged: what was written before a resume is under another machine id.
+	options := []string{"--merge", "--quiet", "--no-pager", "--output=short-iso-precise", "--show-cursor",
+		"--lines=" + strconv.Itoa(lines)}
+	if r.unit != "" {
+		options = append(options, "--unit="+r.unit)
+	}
+	if r.cursor != "" {
+		options = append(options, "--after-cursor="+r.cursor)
+	}
+	if r.since != 0 {
+		// The journal counts microseconds; systemd.time(7) says how they are written.
+		microseconds := (r.since + 999) / 1000
+		fraction := strconv.FormatInt(microseconds%1e6+1e6, 10)[1:]
+		options = append(options, "--since=@"+strconv.FormatInt(microseconds/1e6, 10)+"."+fraction)
+	}
+	return options
 }
 
 // hasJournal says whether systemd keeps a journal here: systemd-journald.service(8).
@@ -126,6 +139,8 @@ func readKernelLog(wanted logRequest) (logLines, error) {
 	}
 	defer syscall.Close(fd)
 	found := logLines{cursor: strconv.FormatUint(first, 10)}
+	// The kernel's log has the time since the kernel's start.
+	begin := time.Duration(wanted.since) - time.Duration(time.Now().UnixNano()) + monotonic()
 	record := make([]byte, kernelRecord)
 	for held := 0; ; {
 		n, err := readAgain(fd, record)
@@ -138,8 +153,8 @@ func readKernelLog(wanted logRequest) (logLines, error) {
 		if err != nil {
 			return logLines{}, &os.PathError{Op: "read", Path: "/dev/kmsg", Err: err}
 		}
-		number, line, valid := kernelLine(record[:n])
-		if !valid || number < first {
+		number, at, line, valid := kernelLine(record[:n])
+		if !valid || number < first || wanted.since != 0 && at < begin {
 			continue
 		}
 		found.cursor = strconv.FormatUint(number+1, 10)
@@ -152,20 +167,20 @@ func readKernelLog(wanted logRequest) (logLines, error) {
 	}
 }
 
-// kernelLine turns a record into its number and a line as dmesg(1) prints it.
-func kernelLine(record []byte) (number uint64, line string, valid bool) {
+// kernelLine turns a record into its number, its time, and a line as dmesg(1) prints it.
+func kernelLine(record []byte) (number uint64, at time.Duration, line string, valid bool) {
 	prefix, message, found := bytes.Cut(record, []byte{';'})
 	columns := strings.Split(string(prefix), ",")
 	if !found || len(columns) < 3 {
-		return 0, "", false
+		return 0, 0, "", false
 	}
 	number, err := strconv.ParseUint(columns[1], 10, 64)
 	microseconds, timeErr := strconv.ParseUint(columns[2], 10, 64)
 	if err != nil || timeErr != nil {
-		return 0, "", false
+		return 0, 0, "", false
 	}
 	text, _, _ := bytes.Cut(message, []byte{'\n'})
 	seconds := strconv.FormatUint(microseconds/1e6, 10)
 	fraction := strconv.FormatUint(microseconds%1e6+1e6, 10)[1:]
-	return number, "[" + seconds + "." + fraction + "] " + string(text), true
+	return number, time.Duration(microseconds) * time.Microsecond, "[" + seconds + "." + fraction + "] " + string(text), true
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json/jsontext"
 	"math"
 	"strings"
+	"time"
 )
 
 // systemMethods are about the machine as a whole.
@@ -97,10 +98,14 @@ func (a *agent) resumeParts(nanoseconds int64, random []byte, hostname string) [
 	return append(parts, part{"network", a.renewNetwork})
 }
 
+// delayMostMS is the longest time that a shutdown may wait: an hour.
+const delayMostMS = 60 * 60 * 1000
+
 // shutdown is the method system.shutdown. It is answered before the machine ends.
 func (w *caller) shutdown(params jsontext.Value) (call, *rpcError) {
 	var mode string
-	if err := decodeParams(params, text("mode", &mode)); err != nil {
+	var delayMS int64
+	if err := decodeParams(params, text("mode", &mode), optional(integer("delay_ms", &delayMS, 0, delayMostMS))); err != nil {
 		return nil, err
 	}
 	chosen, known := endings[mode]
@@ -111,7 +116,13 @@ func (w *caller) shutdown(params jsontext.Value) (call, *rpcError) {
 		if err := mayEnd(); err != nil {
 			return nil, fileError(err)
 		}
-		w.after = chosen.end
+		// An agent that is succeeded meanwhile stays for it.
+		w.processes.pumping.Add(1)
+		w.after = func() {
+			defer w.processes.pumping.Done()
+			time.Sleep(time.Duration(delayMS) * time.Millisecond)
+			chosen.end()
+		}
 		return nothing, nil
 	}, nil
 }
@@ -121,8 +132,12 @@ func (w *caller) logs(params jsontext.Value) (call, *rpcError) {
 	var wanted logRequest
 	lines := int64(logLinesDefault)
 	if err := decodeParams(params, optional(text("unit", &wanted.unit)), optional(text("cursor", &wanted.cursor)),
-		optional(integer("lines", &lines, 1, logLinesLimit))); err != nil {
+		optional(integer("lines", &lines, 1, logLinesLimit)),
+		optional(integer("since_ns", &wanted.since, 0, math.MaxInt64))); err != nil {
 		return nil, err
+	}
+	if wanted.cursor != "" && wanted.since != 0 {
+		return nil, invalidParams("cursor and since_ns do not go together")
 	}
 	if len(wanted.cursor) > cursorLimit || strings.ContainsRune(wanted.cursor+wanted.unit, 0) {
 		return nil, invalidParams("cursor or unit is no such name")

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestResumeDoesEachPartOnceForAToken(t *testing.T) {
@@ -90,13 +91,22 @@ func TestHostnames(t *testing.T) {
 }
 
 func TestKernelLines(t *testing.T) {
-	number, line, valid := kernelLine([]byte("6,339,5140900,-;NET: Registered\n SUBSYSTEM=acpi\n"))
-	if number != 339 || line != "[5.140900] NET: Registered" || !valid {
-		t.Errorf("%d %q %t", number, line, valid)
+	number, at, line, valid := kernelLine([]byte("6,339,5140900,-;NET: Registered\n SUBSYSTEM=acpi\n"))
+	if number != 339 || at != 5140900*time.Microsecond || line != "[5.140900] NET: Registered" || !valid {
+		t.Errorf("%d %s %q %t", number, at, line, valid)
 	}
 	for _, wrong := range []string{"", "6,339", "6,x,1,-;m", "6,1,-;m"} {
-		if _, _, valid := kernelLine([]byte(wrong)); valid {
+		if _, _, _, valid := kernelLine([]byte(wrong)); valid {
 			t.Errorf("%q", wrong)
+		}
+	}
+}
+
+func TestTheJournalIsAskedForMicroseconds(t *testing.T) {
+	options := logRequest{unit: "u", since: 1700000000_000000001}.journalOptions(5)
+	for _, wanted := range []string{"--lines=5", "--unit=u", "--since=@1700000000.000001"} {
+		if !slices.Contains(options, wanted) {
+			t.Errorf("no %s in %q", wanted, options)
 		}
 	}
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bouvet.booting import await_agent
+from bouvet.protocol import RequestRefused
 from bouvet.sandbox import AgentClient, dial
 from bouvet.vm.machine import MIB, MachineConfig
 from bouvet.vm.qemu import QemuMachine
@@ -80,6 +81,11 @@ def test_a_clone_becomes_a_machine_of_its_own_and_ends_in_order(machine: QemuMac
         later = client.system.logs(lines=1000, cursor=first.cursor)
         assert any("omega" in line for line in later.lines)
         assert not any("alpha" in line for line in later.lines)
+        # The time of the last of them, by the journal itself.
+        last = client.exec("journalctl -t told -n 1 -o export | sed -n s/^__REALTIME_TIMESTAMP=//p").stdout
+        since = client.system.logs(lines=1000, since_ns=1000 * int(last))
+        assert any("omega" in line for line in since.lines)
+        assert not any("alpha" in line for line in since.lines)
 
         content = os.urandom(20 * MIB)
         (tmp_path / "sent").write_bytes(content)
@@ -87,5 +93,16 @@ def test_a_clone_becomes_a_machine_of_its_own_and_ends_in_order(machine: QemuMac
         client.files.download("/root/file", tmp_path / "back", timeout=SECONDS)
         assert (tmp_path / "back").read_bytes() == content
 
-        client.system.shutdown()
+        client.exec("useradd --create-home --user-group visitor")
+        client.files.upload(tmp_path / "back", "new/file", user="visitor", timeout=SECONDS)
+        owners = client.exec("stat -c %U:%G /home/visitor/new /home/visitor/new/file").stdout.split()
+        assert owners == ["visitor:visitor"] * 2
+        with pytest.raises(RequestRefused) as refusal:
+            client.files.upload(tmp_path / "back", "/etc/new", user="visitor", timeout=SECONDS)
+        assert refusal.value.errno == "EACCES"
+
+        asked = time.monotonic()
+        client.system.shutdown(delay=2)
+        client.ping()
+        assert time.monotonic() < asked + 2
     assert machine.wait(SECONDS) is not None

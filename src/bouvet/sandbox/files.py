@@ -241,11 +241,25 @@ class Files:
         return Download(self._open(), params, timeout=timeout)
 
     def open_upload(
-        self, path: str, *, mode: int | None = None, tree: bool = False, timeout: float = STREAM_SECONDS
+        self,
+        path: str,
+        *,
+        mode: int | None = None,
+        tree: bool = False,
+        user: str | int | None = None,
+        timeout: float = STREAM_SECONDS,
     ) -> Upload:
         """Begin to stream to a file in the guest, or into a directory from a tar archive if `tree`.
 
         The file is replaced at the stream's end, as a whole.
+
+        Args:
+            path: Where to; a relative one starts in the user's home.
+            mode: The file's permissions, 0 to 0o7777; None for those of the one that is replaced, else 0644.
+            tree: Whether the stream is an archive.
+            user: As whom it is written, by name or number: what is made is that user's, and only what that
+                user may do is done. None for root, who gives files the archive's owners.
+            timeout: Seconds that the guest may take nothing.
 
         Raises:
             AgentError: There is no way to make another connection.
@@ -253,6 +267,7 @@ class Files:
         params: dict[str, Any] = {"path": path}
         params |= {"mode": mode} if mode is not None else {}
         params |= {"format": "tar"} if tree else {}
+        params |= {"user": user} if user is not None else {}
         return Upload(self._open(), params, timeout=timeout)
 
     def download(
@@ -292,9 +307,15 @@ class Files:
             extract(iter(stream), target, limit=limit)
 
     def upload(
-        self, source: Path, path: str, *, mode: int | None = None, timeout: float = STREAM_SECONDS
+        self,
+        source: Path,
+        path: str,
+        *,
+        mode: int | None = None,
+        user: str | int | None = None,
+        timeout: float = STREAM_SECONDS,
     ) -> None:
-        """Copy a file to the guest, with its permissions unless `mode` says others.
+        """Copy a file to the guest, with its permissions unless `mode` says others; as `user` writes it.
 
         Raises:
             OSError: It cannot be read.
@@ -302,17 +323,19 @@ class Files:
         with source.open("rb", buffering=0) as file:
             if mode is None:
                 mode = os.fstat(file.fileno()).st_mode & 0o777
-            with self.open_upload(path, mode=mode, timeout=timeout) as stream:
+            with self.open_upload(path, mode=mode, user=user, timeout=timeout) as stream:
                 while piece := file.read(_PIECE):
                     stream.write(piece)
 
-    def upload_tree(self, source: Path, path: str, *, timeout: float = STREAM_SECONDS) -> None:
-        """Copy a directory's content into a directory of the guest; all files become root's there.
+    def upload_tree(
+        self, source: Path, path: str, *, user: str | int | None = None, timeout: float = STREAM_SECONDS
+    ) -> None:
+        """Copy a directory's content into a directory of the guest; all files become the user's, or root's.
 
         Raises:
             OSError: It cannot be read.
         """
-        with self.open_upload(path, tree=True, timeout=timeout) as stream:
+        with self.open_upload(path, tree=True, user=user, timeout=timeout) as stream:
             write_tree(source, stream.write)
 
     def _open(self) -> socket.socket:

@@ -76,10 +76,22 @@ class System:
         return self._connection.call("system.resume", params, decode_resumed, timeout=timeout)
 
     def shutdown(
-        self, mode: Literal["poweroff", "reboot", "halt"] = "poweroff", *, timeout: float = CALL_SECONDS
+        self,
+        mode: Literal["poweroff", "reboot", "halt"] = "poweroff",
+        *,
+        delay: float = 0,
+        timeout: float = CALL_SECONDS,
     ) -> None:
-        """Let the guest end in order; it answers before it does."""
-        self._connection.call("system.shutdown", {"mode": mode}, decode_nothing, timeout=timeout)
+        """Let the guest end in order; it answers before it does.
+
+        Args:
+            mode: How.
+            delay: Seconds from the response to the end's beginning, to the millisecond, at most 3,600.
+            timeout: Seconds to wait for the response.
+        """
+        params: dict[str, Any] = {"mode": mode}
+        params |= {"delay_ms": round(1000 * delay)} if delay else {}
+        self._connection.call("system.shutdown", params, decode_nothing, timeout=timeout)
 
     def logs(
         self,
@@ -87,6 +99,7 @@ class System:
         unit: str | None = None,
         lines: int | None = None,
         cursor: str | None = None,
+        since_ns: int | None = None,
         timeout: float = CALL_SECONDS,
     ) -> LogLines:
         """Return lines of the guest's journal.
@@ -94,11 +107,13 @@ class System:
         Args:
             unit: Only of this unit of systemd's.
             lines: At most the last so many.
-            cursor: Only what came after an earlier answer.
+            cursor: Only what came after an earlier answer; not with `since_ns`.
+            since_ns: Only what came at this time or later, in nanoseconds since 1970, by the guest's clock.
             timeout: Seconds to wait for the response.
         """
         params: dict[str, Any] = {}
         params |= {"unit": unit} if unit is not None else {}
         params |= {"lines": lines} if lines is not None else {}
         params |= {"cursor": cursor} if cursor is not None else {}
+        params |= {"since_ns": since_ns} if since_ns is not None else {}
         return self._connection.call("system.logs", params, decode_logs, timeout=timeout)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,14 @@ def place(tmp_path: Path) -> Path:
     """A directory without the agent's socket."""
     (tmp_path / "place").mkdir()
     return tmp_path / "place"
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A directory that other users can enter, as those that are above a test's own are not."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
 
 
 def test_pieces_of_files(client: AgentClient, place: Path) -> None:
@@ -96,6 +106,38 @@ def test_trees_are_copied_both_ways(client: AgentClient, place: Path) -> None:
             assert twin.lstat().st_mode == path.lstat().st_mode, twin
             assert twin.is_symlink() or twin.is_dir() or twin.read_bytes() == path.read_bytes()
     assert (place / "back" / "same").samefile(place / "back" / "program")
+
+
+@pytest.mark.needs_root
+def test_an_upload_as_a_user_is_that_users(client: AgentClient, open_place: Path) -> None:
+    place = open_place
+    stranger = 54321
+    source = place / "source"
+    (source / "below").mkdir(parents=True)
+    (source / "below" / "file").write_text("content")
+    (source / "below" / "file").chmod(0o4755)
+    home = place / "home"
+    home.mkdir()
+    os.chown(home, stranger, stranger)
+    (home / "old").write_text("root's")
+    (home / "old").chmod(0o640)
+    client.files.upload(source / "below" / "file", str(home / "a" / "b"), user=stranger)
+    client.files.upload_tree(source, str(home / "tree"), user=stranger)
+    with client.files.open_upload(str(home / "old"), user=str(stranger)) as stream:
+        stream.write(b"stranger's")
+    for path in home.rglob("*"):
+        assert (path.stat().st_uid, path.stat().st_gid) == (stranger, stranger), path
+    assert (home / "old").stat().st_mode & 0o7777 == 0o640
+    assert (home / "tree" / "below" / "file").read_text() == "content"
+    # What the user may not do is not done, and what root does afterwards is root's.
+    for refused in (place / "root", source / "below" / "file", source / "below" / "new"):
+        with pytest.raises(RequestRefused) as refusal:
+            client.files.upload(home / "old", str(refused), user=stranger)
+        assert refusal.value.errno in ("EACCES", "EPERM")
+    client.files.upload(home / "old", str(home / "of-root"))
+    assert (home / "of-root").stat().st_uid == 0
+    with pytest.raises(RequestRefused, match="no user"):
+        client.files.upload(home / "old", str(home / "none"), user="no-such-user")
 
 
 def test_streams_that_fail_leave_what_was_there(client: AgentClient, place: Path) -> None:
