@@ -102,10 +102,10 @@ test-agent: test-packages $(ENVIRONMENT)
 		$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ_TIME) . >fuzz.log || { cat fuzz.log; exit 1; }; \
 	done; rm -f fuzz.log
 
-# A file's tests stay together: they share machines and images.
+# A file's tests stay together: they share machines and images. The machines come first, as they are slow.
 test-python: test-packages $(ENVIRONMENT) $(BOTH_AGENTS)
 	BOUVET_REQUIRE=$(BOUVET_REQUIRE) .venv/bin/python -m pytest \
-		--numprocesses auto --dist loadfile $(PYTEST_ARGS)
+		--numprocesses auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # A nonsensical value ends here, before anything is installed or built.
 variables:

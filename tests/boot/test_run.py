@@ -252,8 +252,9 @@ def test_a_shell_on_a_terminal(base_image: BuiltImage) -> None:
         os.write(ours, b"stty size; shopt login_shell\n")
         expect(ours, b"30 100\r\n")
         expect(ours, b"on\r\n")
-        os.write(ours, b"sleep 1000\n")
-        expect(ours, b"sleep 1000\r\n")
+        # The echo of the line comes before the program that an interruption is meant for.
+        os.write(ours, b"sh -c 'echo run\"\"ning; exec sleep 1000'\n")
+        expect(ours, b"running\r\n")
         os.write(ours, b"\x03")
         expect(ours, SHELL_PROMPT)
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 132, 0, 0))
