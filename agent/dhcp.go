@@ -86,6 +86,7 @@ type dhcpClient struct {
 	socket      *os.File
 	mac         [6]byte
 	transaction [4]byte
+	servers     syscall.SockaddrInet4 // where all of them hear it
 }
 
 func newDHCPClient(name string, mac [6]byte) (*dhcpClient, error) {
@@ -105,7 +106,8 @@ func newDHCPClient(name string, mac [6]byte) (*dhcpClient, error) {
 		syscall.Close(fd)
 		return nil, os.NewSyscallError("bind", err)
 	}
-	client := &dhcpClient{socket: os.NewFile(uintptr(fd), "DHCP"), mac: mac}
+	client := &dhcpClient{socket: os.NewFile(uintptr(fd), "DHCP"), mac: mac,
+		servers: syscall.SockaddrInet4{Port: serverPort, Addr: [4]byte{255, 255, 255, 255}}}
 	_, _ = rand.Read(client.transaction[:])
 	return client, nil
 }
@@ -153,10 +155,9 @@ func (c *dhcpClient) exchange(message []byte, patience time.Duration, kind byte)
 	if err != nil {
 		return lease{}, err
 	}
-	to := &syscall.SockaddrInet4{Port: serverPort, Addr: [4]byte{255, 255, 255, 255}}
 	var failure error
 	err = raw.Write(func(fd uintptr) bool {
-		failure = syscall.Sendto(int(fd), message, 0, to)
+		failure = syscall.Sendto(int(fd), message, 0, &c.servers)
 		return failure != syscall.EAGAIN
 	})
 	if err := errors.Join(err, failure); err != nil {

@@ -31,21 +31,30 @@ type predecessor struct{ file *os.File }
 
 // takeOver gets the listening socket of the agent that offers it at a path, if its address is the same.
 func takeOver(path, address string) (*listener, *predecessor, error) {
-	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
+	file, err := connectPacket(path)
 	if err != nil {
-		return nil, nil, os.NewSyscallError("socket", err)
+		return nil, nil, err
 	}
-	if err := syscall.Connect(fd, &syscall.SockaddrUnix{Name: path}); err != nil {
-		syscall.Close(fd)
-		return nil, nil, &os.PathError{Op: "connect to", Path: path, Err: err}
-	}
-	peer := &predecessor{os.NewFile(uintptr(fd), path)}
+	peer := &predecessor{file}
 	listening, err := peer.ask(address)
 	if err != nil {
 		peer.file.Close()
 		return nil, nil, err
 	}
 	return newListener(listening, address), peer, nil
+}
+
+// connectPacket connects to a Unix socket of type SOCK_SEQPACKET.
+func connectPacket(path string) (*os.File, error) {
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	if err := syscall.Connect(fd, &syscall.SockaddrUnix{Name: path}); err != nil {
+		syscall.Close(fd)
+		return nil, &os.PathError{Op: "connect to", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 func (p *predecessor) ask(address string) (int, error) {

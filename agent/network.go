@@ -7,7 +7,6 @@ import (
 	"sort"
 	"strings"
 	"syscall"
-	"time"
 	"unsafe"
 )
 
@@ -55,8 +54,6 @@ const _ = -(unsafe.Sizeof(routeRequest{}) ^ 120)
 
 type ipv4 [4]byte
 
-const resolvConf = "/etc/resolv.conf"
-
 // startNetwork brings the loopback up and, where that is wanted and there is a card, configures it by
 // DHCP, for as long as the machine runs. It calls done once, when the network is there or will not be.
 func startNetwork(wanted bool, done func()) {
@@ -76,82 +73,9 @@ func startNetwork(wanted bool, done func()) {
 		done()
 		return
 	}
-	keepLease(name, mac, done)
-}
-
-// keepLease gets an address and renews it (RFC 2131, section 4.4.5). While the server that gave it is
-// silent it goes on with the others; when the lease ends without an answer it starts anew.
-func keepLease(name string, mac [6]byte, done func()) {
-	for {
-		client, err := newDHCPClient(name, mac)
-		if err != nil {
-			tell("DHCP on "+name, err)
-			done()
-			return
-		}
-		current, err := client.acquire()
-		if err == nil {
-			err = configure(name, current)
-		}
-		if err != nil {
-			tell("DHCP on "+name, err)
-		} else {
-			milestone(name + " has " + current.address.String())
-			done()
-			done = func() {}
-		}
-		for err == nil && current.duration != forever {
-			time.Sleep(current.duration / 2)
-			current, err = client.renew(current)
-		}
-		client.close()
-		if err == nil {
-			return
-		}
-		time.Sleep(retryMax)
-	}
-}
-
-func configure(name string, l lease) error {
-	if err := setAddress(name, siocSetAddress, l.address); err != nil {
-		return err
-	}
-	if err := setAddress(name, siocSetNetmask, l.netmask); err != nil {
-		return err
-	}
-	if l.router != (ipv4{}) {
-		if err := addDefaultRoute(l.router); err != nil && err != syscall.EEXIST {
-			return os.NewSyscallError("add the default route", err)
-		}
-	}
-	return writeResolvConf(l)
-}
-
-// writeResolvConf names the name servers, unless the image does. What is there may be a link to
-// nowhere; it is replaced, not followed.
-func writeResolvConf(l lease) error {
-	content, err := readRegular(resolvConf, contentLimit)
-	if err == nil && strings.Contains("\n"+string(content), "\nnameserver") || len(l.servers) == 0 {
-		return nil
-	}
-	text := ""
-	if l.domain != "" {
-		text = "search " + l.domain + "\n"
-	}
-	for _, server := range l.servers {
-		text += "nameserver " + server.String() + "\n"
-	}
-	fresh := resolvConf + ".new"
-	_ = os.Remove(fresh)
-	file, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = file.WriteString(text)
-	if err := errors.Join(err, file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(fresh, resolvConf)
+	keeper := &leaseKeeper{card: name, mac: mac, asked: make(chan chan<- error)}
+	go keeper.serve()
+	keeper.run(done)
 }
 
 // findCard returns the first Ethernet card, by name; its driver is loaded if that was not done yet.

@@ -26,6 +26,9 @@ func (a *agent) renewNetwork() (bool, error) {
 	if card == "" {
 		return false, nil
 	}
+	if _, err := os.Stat(leasePlace); err == nil {
+		return true, askForLease(leasePlace)
+	}
 	for _, renewer := range renewers {
 		if _, err := os.Stat(renewer.sign); err != nil {
 			continue

@@ -124,6 +124,17 @@ def test_file_systems_and_name_are_a_guests(sandbox: Sandbox) -> None:
     assert sandbox.system_state(timeout=SECONDS) == "no systemd"
 
 
+def test_a_restored_machine_gets_an_address_anew(sandbox: Sandbox) -> None:
+    client, _ = await_agent(cast(QemuMachine, sandbox.machine), READY_SECONDS)
+    with client:
+        assert "10.0.2.15" not in client.exec("ip addr flush dev eth0; ip -4 addr", timeout=SECONDS).stdout
+        assert "network" in client.system.resume("restored", timeout=SECONDS)
+        addresses = client.exec("ip -4 addr; ip route", timeout=SECONDS).stdout
+        assert "inet 10.0.2.15/24" in addresses
+        assert "default via 10.0.2.2 dev eth0" in addresses
+        assert client.system.resume("restored", timeout=SECONDS) == frozenset()
+
+
 def test_an_agent_that_ends_is_started_again_and_the_machine_powers_off(sandbox: Sandbox) -> None:
     with pytest.raises(ConnectionLost):
         sandbox.run("kill -9 $PPID", timeout=SECONDS)
