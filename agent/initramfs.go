@@ -24,6 +24,7 @@ type bootConfig struct {
 	modules     []string // paths in the initramfs, in the order of loading
 	root        string   // the root file system's device, such as /dev/vda
 	rootType    string   // its type, such as ext4
+	upperDisk   string   // a device for what is written over a read-only root (an ext4), or ""
 	modulesDisk string   // a device with the kernel's modules (an ext4, its root being modules/<release>), or ""
 	release     string   // the kernel's release, the name of the directory under /lib/modules
 	init        string   // the program in the root file system that becomes PID 1
@@ -32,7 +33,7 @@ type bootConfig struct {
 func decodeBootConfig(content []byte) (bootConfig, error) {
 	var c bootConfig
 	failure := decodeParams(content, textList("modules", &c.modules), text("root", &c.root),
-		text("root_type", &c.rootType), text("modules_disk", &c.modulesDisk), text("release", &c.release),
+		text("root_type", &c.rootType), text("upper_disk", &c.upperDisk), text("modules_disk", &c.modulesDisk), text("release", &c.release),
 		text("init", &c.init))
 	if failure != nil {
 		return c, errors.New(failure.message)
@@ -153,11 +154,12 @@ func mountRoot(config bootConfig) error {
 		return err
 	}
 	milestone("root device found")
-	if err := os.Mkdir(newRoot, newDirectoryMode); err != nil && !os.IsExist(err) {
-		return err
+	mount := func() error { return mountDevice(config.root, newRoot, config.rootType, 0) }
+	if config.upperDisk != "" {
+		mount = func() error { return mountOverlay(config) }
 	}
-	if err := syscall.Mount(config.root, newRoot, config.rootType, 0, ""); err != nil {
-		return &os.PathError{Op: "mount the root file system", Path: config.root, Err: err}
+	if err := mount(); err != nil {
+		return err
 	}
 	milestone("root mounted")
 	return nil

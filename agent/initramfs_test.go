@@ -10,14 +10,14 @@ import (
 )
 
 func TestBootConfig(t *testing.T) {
-	const rest = `"root":"/dev/vda","root_type":"ext4","modules_disk":"/dev/vdb","release":"6.1.0-1","init":"/sbin/init"`
+	const rest = `"root":"/dev/vda","root_type":"ext4","upper_disk":"/dev/vdc","modules_disk":"/dev/vdb","release":"6.1.0-1","init":"/sbin/init"`
 	config, err := decodeBootConfig([]byte(`{"modules":["/a.ko","/b.ko"],` + rest + `}`))
 	want := bootConfig{
-		modules: []string{"/a.ko", "/b.ko"}, root: "/dev/vda", rootType: "ext4",
+		modules: []string{"/a.ko", "/b.ko"}, root: "/dev/vda", rootType: "ext4", upperDisk: "/dev/vdc",
 		modulesDisk: "/dev/vdb", release: "6.1.0-1", init: "/sbin/init",
 	}
 	if err != nil || !slices.Equal(config.modules, want.modules) || config.root != want.root ||
-		config.rootType != want.rootType || config.modulesDisk != want.modulesDisk ||
+		config.rootType != want.rootType || config.upperDisk != want.upperDisk || config.modulesDisk != want.modulesDisk ||
 		config.release != want.release || config.init != want.init {
 		t.Errorf("%+v, %v", config, err)
 	}

@@ -13,9 +13,10 @@ from bouvet.errors import AgentError, BouvetError, FormatError, MachineError
 from bouvet.events import Listener, Note, StepFinished, StepStarted, ignore
 from bouvet.formats.elf import IDENTIFYING, code_architecture
 from bouvet.formats.ext4 import Ext4Reader
+from bouvet.formats.filesystems import read_only_filesystem
 from bouvet.layers.agent import binary
 from bouvet.layers.store import default_root
-from bouvet.packing import described_kernel
+from bouvet.packing import described_kernel, described_manifest
 from bouvet.plan import host_architecture
 from bouvet.sandbox import (
     PAUSE_SECONDS,
@@ -58,7 +59,8 @@ class BootOptions:
     Attributes:
         memory: The guest's memory in bytes.
         cpus: Its processors.
-        disk: The disk's size in bytes; None for 2 GiB more than the image.
+        disk: The size in bytes of the disk that it writes to, over a read-only image one of its own; None
+            for 2 GiB more than the image.
         network: Whether it has a network card.
         kernel: `debian`, `file:PATH` or `url:URL#sha256=DIGEST`; None for the one that the description
             beside the image names, `debian` without one.
@@ -238,11 +240,15 @@ def timings_report(sandbox: Sandbox) -> TimingReport:
 def image_architecture(image: Path) -> Architecture:
     """Return an image's architecture: its dynamic loader's, or else that of its agent or shell.
 
-    It is the host's where an image has none of them.
+    It is the host's where an image has none of them. For a squashfs or an erofs, whose files are not read,
+    it is that of the description beside the image, and again the host's without one.
 
     Raises:
         MachineError: It is not there, or no image.
     """
+    if read_only_filesystem(image) is not None:
+        told = (described_manifest(image) or {}).get("architecture")
+        return next((one for one in _LOADERS.values() if one == told), host_architecture())
     try:
         with Ext4Reader(image) as reader:
             for loader, architecture in _LOADERS.items():

@@ -27,6 +27,7 @@ _SYSTEM = "Booted system"
 _RUNTIMES = "Running programs"
 _TOOLS = "Running tools"
 _OWN = "The image's own tests"
+_OVERLAY = "/ is an overlay, mounted read-write"
 
 _PYTHON_EXTENSION = r"""
 set -e; cd "$(mktemp -d)"
@@ -129,12 +130,18 @@ class GuestCheck:
     program: str
 
 
-def guest_checks(expected: Expectation, *, disk_size: int) -> list[GuestCheck]:
-    """Return the checks of an image that is as expected, on a disk of so many bytes."""
+def guest_checks(expected: Expectation, *, disk_size: int, overlay: bool = False) -> list[GuestCheck]:
+    """Return the checks of an image that is as expected, on a disk of so many bytes.
+
+    Args:
+        expected: What the image must be.
+        disk_size: The size of the disk that the guest writes to.
+        overlay: Whether that disk is laid over the image, which is read-only.
+    """
     if expected.container:
-        return [*_container_checks(expected, disk_size), *map(own_check, expected.tests)]
+        return [*_container_checks(expected, disk_size, overlay), *map(own_check, expected.tests)]
     return [
-        *_system_checks(expected, disk_size),
+        *_system_checks(expected, disk_size, overlay),
         *_runtime_checks(expected),
         *_tool_checks(expected),
         *map(own_check, expected.tests),
@@ -247,19 +254,23 @@ def _run(sandbox: Sandbox, check: GuestCheck) -> Row:
     return Row(check.area, check.requirement, result.exit_code == 0, one_line(lines[-1]))
 
 
-def _system_checks(expected: Expectation, disk_size: int) -> Iterator[GuestCheck]:
+def _system_checks(expected: Expectation, disk_size: int, overlay: bool) -> Iterator[GuestCheck]:
     host = shlex.quote(expected.hostname)
     yield GuestCheck(
         _SYSTEM,
         "host name, which resolves",
         f"uname -n; test $(uname -n) = {host} && getent hosts localhost && getent hosts {host}",
     )
-    yield GuestCheck(
-        _SYSTEM,
-        "/ is /dev/vda, mounted read-write as fstab says",
-        "findmnt -n -o SOURCE,OPTIONS / | grep -E '^/dev/vda +rw' "
-        "&& grep -Fx '/dev/vda / ext4 defaults 0 1' /etc/fstab",
-    )
+    if overlay:
+        program = "findmnt -n -o SOURCE,FSTYPE,OPTIONS / | grep -E '^overlay +overlay +rw'"
+        yield GuestCheck(_SYSTEM, _OVERLAY, program)
+    else:
+        yield GuestCheck(
+            _SYSTEM,
+            "/ is /dev/vda, mounted read-write as fstab says",
+            "findmnt -n -o SOURCE,OPTIONS / | grep -E '^/dev/vda +rw' "
+            "&& grep -Fx '/dev/vda / ext4 defaults 0 1' /etc/fstab",
+        )
     # Bitmaps, inode tables and the journal are no part of what statfs counts.
     yield GuestCheck(
         _SYSTEM,
@@ -284,7 +295,7 @@ def _system_checks(expected: Expectation, disk_size: int) -> Iterator[GuestCheck
         yield GuestCheck(_SYSTEM, "the agent's unit is active", "systemctl is-active bouvet-agent.service")
 
 
-def _container_checks(expected: Expectation, disk_size: int) -> Iterator[GuestCheck]:
+def _container_checks(expected: Expectation, disk_size: int, overlay: bool) -> Iterator[GuestCheck]:
     """Yield what holds for any distribution's tree: only a shell is needed, and what it has built in."""
     host = shlex.quote(expected.hostname)
     yield GuestCheck(
@@ -294,11 +305,12 @@ def _container_checks(expected: Expectation, disk_size: int) -> Iterator[GuestCh
         'while read address names; do case " $names " in *" $name "*) exit 0;; esac; done < /etc/hosts; '
         "exit 1",
     )
+    device = "overlay,overlay" if overlay else "/dev/vda,ext4"
     yield GuestCheck(
         _SYSTEM,
-        "/ is /dev/vda, mounted read-write",
+        _OVERLAY if overlay else "/ is /dev/vda, mounted read-write",
         "while read device place type options rest; do if [ $place = / ]; then echo $device $type $options; "
-        "case $device,$type,$options, in /dev/vda,ext4,rw,*) exit 0;; esac; fi; done < /proc/mounts; exit 1",
+        f"case $device,$type,$options, in {device},rw,*) exit 0;; esac; fi; done < /proc/mounts; exit 1",
     )
     yield GuestCheck(
         _SYSTEM,

@@ -140,6 +140,15 @@ def described_kernel(target: Path) -> str | None:
         return None
 
 
+def described_manifest(target: Path) -> dict[str, Any] | None:
+    """Return what the image was made from; None if no description that tells it is beside it."""
+    try:
+        manifest = json.loads(_description(target).read_bytes())["manifest"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return manifest if isinstance(manifest, dict) else None
+
+
 def described_layers(target: Path) -> dict[str, int]:
     """Return what each layer takes of an image, in bytes, if a build wrote it and nobody changed it since."""
     try:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from bouvet import packing, planning, process
-from bouvet.errors import BouvetError, LayerCorrupt, LayerError
+from bouvet.errors import BouvetError, FormatError, LayerCorrupt, LayerError
 from bouvet.events import Listener, Note, StepFinished, StepProgress, StepStarted, ToolOutput, ignore
 from bouvet.formats import tree
+from bouvet.formats.filesystems import read_only_filesystem
 from bouvet.formats.tree import FileTree
 from bouvet.image.expectation import Expectation
 from bouvet.image.packages import stored
@@ -54,6 +55,7 @@ __all__ = [
     "merged_tree",
     "parse_kernel",
     "prune_cache",
+    "read_only_filesystem",
     "verify_static",
 ]
 
@@ -368,6 +370,11 @@ def verify_static(image: Path, spec: Spec | None = None) -> Report:
         FormatError: The image holds no ext4 file system.
         ImageError: It cannot be read.
     """
+    if (filesystem := read_only_filesystem(image)) is not None:
+        raise FormatError(
+            f"{image} holds a {filesystem}, whose files are not read",
+            hint="it can be checked where it runs: 'bouvet verify' without --static",
+        )
     expected = None if spec is None else Expectation.from_spec(spec.model_dump(mode="json"), None)
     return check_image(image, expected=expected)
 

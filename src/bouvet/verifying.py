@@ -8,10 +8,13 @@ from pathlib import Path
 
 from bouvet import guest_checks
 from bouvet.booting import READY_SECONDS, BootOptions, boot
+from bouvet.errors import FormatError, ImageError
 from bouvet.events import Listener, StepFinished, StepProgress, StepStarted, ignore
+from bouvet.formats.filesystems import read_only_filesystem
 from bouvet.image.expectation import Expectation
 from bouvet.image.report import Report
 from bouvet.image.verify import manifest_expectation
+from bouvet.packing import described_manifest
 from bouvet.sandbox.sandbox import NO_SYSTEMD
 from bouvet.spec import Spec
 from bouvet.vm.machine import DISK_GROWTH, GIB, BootTimings
@@ -47,15 +50,17 @@ def verify_booted(
 
     Args:
         image: The image.
-        spec: What it was built from; what its own manifest says by default.
+        spec: What it was built from; what its own manifest says by default. That of a squashfs or erofs is
+            not read from the image, but from the description beside it.
         kernel: The kernel's name; see `BootOptions`.
         listener: Is told of the progress.
 
     Raises:
+        ImageError: It is a squashfs or erofs, without a spec or a description that says what it is.
         MachineError: It does not boot.
     """
-    data = None if spec is None else spec.model_dump(mode="json")
-    expected = manifest_expectation(image) if data is None else Expectation.from_spec(data, None)
+    overlay = read_only_filesystem(image) is not None
+    expected = _expectation(image, spec, overlay=overlay)
     disk_size = image.stat().st_size + DISK_GROWTH
     options = BootOptions(memory=GIB, cpus=2, disk=disk_size, kernel=kernel)
     with boot(image, options, listener=listener) as sandbox:
@@ -70,7 +75,7 @@ def verify_booted(
             rows = [guest_checks.check_own_init(sandbox)]
         rows += guest_checks.check_guest(
             sandbox,
-            guest_checks.guest_checks(expected, disk_size=disk_size),
+            guest_checks.guest_checks(expected, disk_size=disk_size, overlay=overlay),
             done=lambda row, fraction: listener(StepProgress("guest", row.requirement, fraction)),
         )
         timings = sandbox.timings
@@ -81,3 +86,18 @@ def verify_booted(
             rows.append(guest_checks.compare_machine_ids(first, guest_checks.machine_id(sandbox)))
     listener(StepFinished("guest", time.monotonic() - started, f"{len(rows)} requirements checked"))
     return GuestReport(Report(str(image), tuple(rows)), timings)
+
+
+def _expectation(image: Path, spec: Spec | None, *, overlay: bool) -> Expectation:
+    if spec is not None:
+        return Expectation.from_spec(spec.model_dump(mode="json"), None)
+    if not overlay:
+        return manifest_expectation(image)
+    manifest = described_manifest(image) or {}
+    try:
+        return Expectation.from_spec(manifest["spec"], manifest["architecture"])
+    except (KeyError, TypeError, AttributeError, FormatError) as error:
+        raise ImageError(
+            f"nothing says what {image} must be",
+            hint="keep the description, which its build wrote, beside it, or give --spec",
+        ) from error

@@ -60,8 +60,10 @@ def write_squashfs(tree: FileTree, descriptor: int, *, newest: int) -> None:
         "root-uid": root.uid,
         "root-gid": root.gid,
     }
+    # With an export table, which -tar leaves out by default, an overlay can follow hard links.
     # From a tar, versions before 4.6 know the root's mode alone: root owns it, and its time is the newest.
-    argv = [program, "-", _place(descriptor), "-tar", "-noappend", "-quiet", "-no-progress", "-comp", "zstd"]
+    argv = [program, "-", _place(descriptor), "-tar", "-noappend", "-quiet", "-no-progress", "-exports"]
+    argv += ["-comp", "zstd"]
     argv += [word for name, value in options.items() for word in (f"-{name}", str(value))]
     _run(argv, (descriptor,), tree=whole, environment=_dated(newest))
 

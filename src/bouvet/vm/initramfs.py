@@ -1,7 +1,7 @@
 """The initial file system: our agent as `/init`, the modules that it loads, and what to do then.
 
     /init               the agent, which boots the machine when it finds the next
-    /bouvet/init.json   the modules in their order, the root's device and type, the init to start
+    /bouvet/init.json   the modules in their order, the disks and the root's type, the init to start
     /modules/*.ko       the modules
 
 It is not compressed: it is small, and unpacking costs an emulated processor more than copying.
@@ -14,32 +14,46 @@ import stat
 
 from bouvet.errors import MachineError
 from bouvet.formats.cpio import CpioEntry, write_archive
+from bouvet.formats.filesystems import READ_ONLY, Filesystem
 from bouvet.vm.kernel import Kernel
+from bouvet.vm.modules import read_modules
 
 ROOT_DEVICE = "/dev/vda"
-MODULES_DEVICE = "/dev/vdb"
+_NEXT_DEVICES = ("/dev/vdb", "/dev/vdc")
+"""The disk of modules, if there is one, and the one for what is written over a read-only root."""
+
 _ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 
 
-def build_initramfs(kernel: Kernel, agent: bytes, *, init: str = "/sbin/init") -> bytes:
+def build_initramfs(
+    kernel: Kernel, agent: bytes, *, init: str = "/sbin/init", filesystem: Filesystem = "ext4"
+) -> bytes:
     """Return the initial file system for a kernel. Equal inputs give equal bytes.
 
     Args:
         kernel: The kernel that boots with it.
         agent: The guest agent's static program.
         init: The program of the image that becomes PID 1.
+        filesystem: The image's. Over one that is read-only an overlay is laid, written to a disk of its own.
 
     Raises:
+        KernelError: The kernel has no module for it.
         MachineError: The agent is not a program for the kernel's architecture.
     """
     machine = int.from_bytes(agent[18:20], "little")
     if agent[:4] != b"\x7fELF" or machine != _ELF_MACHINES[kernel.architecture]:
         raise MachineError(f"the agent is not a program for {kernel.architecture}")
+    modules = [(path.name, path.read_bytes()) for path in kernel.boot_modules]
+    devices = list(_NEXT_DEVICES)
+    modules_device = devices.pop(0) if kernel.modules_disk is not None else ""
+    if filesystem in READ_ONLY and kernel.modules_disk is not None:
+        modules += read_modules(kernel.modules_disk, (filesystem, "overlay"), kernel.release)
     config = {
-        "modules": [f"/modules/{path.name}" for path in kernel.boot_modules],
+        "modules": [f"/modules/{name}" for name, _ in modules],
         "root": ROOT_DEVICE,
-        "root_type": "ext4",
-        "modules_disk": MODULES_DEVICE if kernel.modules_disk is not None else "",
+        "root_type": filesystem,
+        "upper_disk": devices[0] if filesystem in READ_ONLY else "",
+        "modules_disk": modules_device,
         "release": kernel.release,
         "init": init,
     }
@@ -51,7 +65,6 @@ def build_initramfs(kernel: Kernel, agent: bytes, *, init: str = "/sbin/init") -
         CpioEntry(b"modules", stat.S_IFDIR | 0o755),
     ]
     entries += [
-        CpioEntry(f"modules/{path.name}".encode(), stat.S_IFREG | 0o644, path.read_bytes())
-        for path in kernel.boot_modules
+        CpioEntry(f"modules/{name}".encode(), stat.S_IFREG | 0o644, content) for name, content in modules
     ]
     return write_archive(entries)

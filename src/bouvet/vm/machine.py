@@ -41,14 +41,15 @@ class MachineConfig:
     """What a machine is made of.
 
     Attributes:
-        image: The root disk, an ext4 image; it is only read.
+        image: The root disk, an image of ext4, squashfs or erofs; it is only read. Over the last two, which
+            are read-only in the guest as well, an overlay is laid, for which there is another disk.
         kernel: What boots.
         agent: The guest agent's program, for the initial file system.
         accelerator: What runs the guest; see `bouvet.vm.accelerator`.
         memory: The guest's memory in bytes, a multiple of 1 MiB, 128 MiB to 1 TiB.
         cpus: Its processors, 1 to 64.
-        disk_size: The root disk's size in bytes, a multiple of 512 and no less than the image; None for
-            2 GiB more than the image.
+        disk_size: The size in bytes of the disk that the guest writes to, a multiple of 512; that of an
+            ext4's own disk is no less than the image. None for 2 GiB more than the image.
         network: Whether it has a network card behind QEMU's user-mode network: the guest can then reach
             what the host can, services on the host's loopback interface included (as 10.0.2.2).
         kernel_arguments: More words for the kernel's command line.

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bouvet.errors import KernelError
-from bouvet.formats.ext4 import Ext4Options, plan_filesystem, write_filesystem
+from bouvet.formats.ext4 import Ext4Options, Ext4Reader, plan_filesystem, write_filesystem
 from bouvet.formats.tree import FileTree, directory, regular_file
 
 BOOT_MODULES = ("virtio_mmio", "virtio_blk", "vmw_vsock_virtio_transport")
 """What a machine needs before its image's own programs run: its bus, its disk, and the way to its host."""
+
+_INDEX = ("modules.dep", "modules.builtin")
 
 
 def boot_order(modules: Path, names: Sequence[str] = BOOT_MODULES) -> list[Path]:
@@ -26,22 +28,47 @@ def boot_order(modules: Path, names: Sequence[str] = BOOT_MODULES) -> list[Path]
     Raises:
         KernelError: The kernel has no such module.
     """
+    dependencies, built_in = ((modules / name).read_text() for name in _INDEX)
+    return [modules / path for path in _order(dependencies, built_in, names, modules.name)]
+
+
+def read_modules(disk: Path, names: Sequence[str], release: str) -> list[tuple[str, bytes]]:
+    """Return the named modules, and what they depend on, from a disk that `write_modules_disk` has written.
+
+    Args:
+        disk: The disk's image.
+        names: Names of modules, with underscores. What is built into the kernel is left out.
+        release: The kernel's release.
+
+    Returns:
+        Each file's name and content, in the order of loading.
+
+    Raises:
+        KernelError: The kernel has no such module.
+    """
+    with Ext4Reader(disk) as reader:
+        dependencies, built_in = (reader.read(name.encode()).decode() for name in _INDEX)
+        paths = _order(dependencies, built_in, names, release)
+        return [(path.rpartition("/")[2], reader.read(path.encode())) for path in paths]
+
+
+def _order(dependency_index: str, built_in_index: str, names: Sequence[str], release: str) -> list[str]:
     dependencies: dict[str, list[str]] = {}
-    for line in (modules / "modules.dep").read_text().splitlines():
+    for line in dependency_index.splitlines():
         path, _, needed = line.partition(":")
         dependencies[path] = needed.split()
     by_name = {_module_name(path): path for path in dependencies}
-    built_in = {_module_name(line) for line in (modules / "modules.builtin").read_text().splitlines()}
+    built_in = {_module_name(line) for line in built_in_index.splitlines()}
     order: dict[str, None] = {}
     for name in names:
         if name in built_in:
             continue
         if name not in by_name:
-            raise KernelError(f"the kernel {modules.name} has no module '{name}'")
+            raise KernelError(f"the kernel {release} has no module '{name}'")
         # modules.dep lists everything that a module needs, what has to be loaded first at the end.
         order |= dict.fromkeys(reversed(dependencies[by_name[name]]))
         order[by_name[name]] = None
-    return [modules / path for path in order]
+    return list(order)
 
 
 def write_modules_disk(modules: Path, target: Path) -> None:

@@ -22,8 +22,16 @@ from types import TracebackType
 from typing import Self
 
 from bouvet import process
+from bouvet.formats.filesystems import READ_ONLY
 from bouvet.vm.accelerator import KVM_DEVICE
-from bouvet.vm.disks import make_memory_file, make_overlay, open_file, open_image
+from bouvet.vm.disks import (
+    image_filesystem,
+    make_memory_file,
+    make_overlay,
+    make_upper_disk,
+    open_file,
+    open_image,
+)
 from bouvet.vm.initramfs import build_initramfs
 from bouvet.vm.machine import DISK_GROWTH, Accelerator, BootTimings, EndReason, MachineConfig, MachineEnd
 from bouvet.vm.qemu_command import PROGRAMS, Descriptors, command_line
@@ -197,7 +205,13 @@ class QemuMachine:
         with contextlib.ExitStack() as inherited:
             image, image_size = open_image(config.image, inherited)
             disk_size = config.disk_size or image_size + DISK_GROWTH
-            initramfs = build_initramfs(kernel, config.agent, init=config.init)
+            filesystem = image_filesystem(image)
+            overlay = upper = None
+            if filesystem in READ_ONLY:
+                upper = make_upper_disk(disk_size, config.scratch, inherited)
+            else:
+                overlay = make_overlay(disk_size, image_size, config.scratch, inherited)
+            initramfs = build_initramfs(kernel, config.agent, init=config.init, filesystem=filesystem)
             keyboard, console = socket.socketpair()
             stack.enter_context(keyboard)
             inherited.enter_context(console)
@@ -205,7 +219,8 @@ class QemuMachine:
                 kernel=open_file(kernel.image, inherited),
                 initramfs=make_memory_file("initramfs", initramfs, inherited),
                 image=image,
-                overlay=make_overlay(disk_size, image_size, config.scratch, inherited),
+                overlay=overlay,
+                upper=upper,
                 modules=open_file(kernel.modules_disk, inherited) if kernel.modules_disk else None,
                 console=console.fileno(),
                 vsock=backend.qemu_descriptor,

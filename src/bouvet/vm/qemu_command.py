@@ -38,8 +38,9 @@ class Descriptors:
         kernel: The kernel's image.
         initramfs: The initial file system.
         image: The root disk's image, read-only.
-        overlay: The qcow2 file for what is written to it.
+        overlay: The qcow2 file for what is written to it, or None where nothing can be.
         modules: The disk of kernel modules, read-only, or None.
+        upper: The disk for what is written over a read-only root, or None.
         console: A stream socket: the serial console.
         vsock: A stream socket to the vsock backend.
     """
@@ -47,8 +48,9 @@ class Descriptors:
     kernel: int
     initramfs: int
     image: int
-    overlay: int
+    overlay: int | None
     modules: int | None
+    upper: int | None
     console: int
     vsock: int
 
@@ -60,6 +62,7 @@ class Descriptors:
             self.image,
             self.overlay,
             self.modules,
+            self.upper,
             self.console,
             self.vsock,
         )
@@ -145,22 +148,19 @@ def _disks(files: Descriptors, architecture: str) -> list[str]:
     What the guest writes is thrown away with it, so its wishes to have it on stable storage are not
     passed on. A full disk is reported to the guest: by default QEMU would stop it, without a word.
     """
-    argv = ["-add-fd", f"fd={files.image},set=1", "-add-fd", f"fd={files.overlay},set=2"]
-    disks: list[tuple[str, dict[str, object]]] = [
-        (
-            "root",
-            {
-                "driver": "qcow2",
-                "discard": "unmap",
-                "cache": {"no-flush": True},
-                "file": _file(2, read_only=False),
-                "backing": {"driver": "raw", "read-only": True, "file": _file(1, read_only=True)},
-            },
-        )
-    ]
+    argv = ["-add-fd", f"fd={files.image},set=1"]
+    root: dict[str, object] = {"driver": "raw", "read-only": True, "file": _file(1, read_only=True)}
+    thrown_away: dict[str, object] = {"discard": "unmap", "cache": {"no-flush": True}}
+    if files.overlay is not None:
+        argv += ["-add-fd", f"fd={files.overlay},set=2"]
+        root = {"driver": "qcow2", **thrown_away, "file": _file(2, read_only=False), "backing": root}
+    disks = [("root", root)]
     if files.modules is not None:
         argv += ["-add-fd", f"fd={files.modules},set=3"]
         disks.append(("modules", {"driver": "raw", "read-only": True, "file": _file(3, read_only=True)}))
+    if files.upper is not None:
+        argv += ["-add-fd", f"fd={files.upper},set=4"]
+        disks.append(("upper", {"driver": "raw", **thrown_away, "file": _file(4, read_only=False)}))
     # The machine "virt" has its slots in descending order.
     for name, options in disks if architecture == "x86_64" else reversed(disks):
         argv += ["-blockdev", json.dumps({"node-name": name, **options})]

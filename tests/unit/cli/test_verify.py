@@ -46,6 +46,13 @@ def test_a_good_image(good: Path) -> None:
     assert summary == f"{good}: all {REQUIREMENTS} requirements are met"
 
 
+def test_a_read_only_file_system_is_not_checked_without_a_boot(tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(b"hsqs" + bytes(4096))
+    done = verify("--static", tmp_path / "image")
+    assert (done.returncode, done.stdout) == (8, "")
+    assert "holds a squashfs, whose files are not read" in done.stderr
+
+
 def test_a_bad_image_is_told_from_a_good_one_by_status_and_marks(bad: Path) -> None:
     done = verify("--static", bad)
     assert done.returncode == 9

@@ -131,3 +131,15 @@ def test_the_architecture_is_told(
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     assert image_architecture(write_image(tmp_path / "image", tree)) == architecture
+
+
+def test_the_architecture_of_a_read_only_file_system_is_told_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    image, description = tmp_path / "image.squashfs", tmp_path / "image.squashfs.json"
+    image.write_bytes(b"hsqs" + bytes(4096))
+    assert image_architecture(image) == "x86_64"
+    for told, found in (("aarch64", "aarch64"), ("vax", "x86_64"), ([], "x86_64")):
+        description.write_text(json.dumps({"manifest": {"architecture": told}}))
+        assert image_architecture(image) == found

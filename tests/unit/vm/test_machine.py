@@ -14,12 +14,15 @@ from bouvet.formats.cpio import read_archive
 from bouvet.vm.initramfs import build_initramfs
 from bouvet.vm.kernel import Kernel
 from bouvet.vm.machine import GIB, MIB, Accelerator, EndReason, Machine, MachineConfig, MachineEnd
+from bouvet.vm.modules import write_modules_disk
 from bouvet.vm.qemu import QemuMachine
 from bouvet.vm.qemu_command import Descriptors, command_line, kernel_command_line
 from bouvet.vm.tsc import host_tsc_khz
 
 AGENT = b"\x7fELF" + bytes(14) + b"\x3e\0" + b"the agent"
-FILES = Descriptors(kernel=10, initramfs=11, image=12, overlay=13, modules=14, console=15, vsock=16)
+FILES = Descriptors(
+    kernel=10, initramfs=11, image=12, overlay=13, modules=14, upper=None, console=15, vsock=16
+)
 
 
 @pytest.fixture
@@ -85,6 +88,7 @@ def test_the_initial_file_system_holds_what_the_boot_needs(config: MachineConfig
         "modules": ["/modules/virtio.ko", "/modules/vsock.ko"],
         "root": "/dev/vda",
         "root_type": "ext4",
+        "upper_disk": "",
         "modules_disk": "/dev/vdb",
         "release": "6.1.0",
         "init": "/sbin/init",
@@ -105,6 +109,26 @@ def test_a_kernel_with_all_built_in_needs_no_modules(config: MachineConfig) -> N
     archive = read_archive(build_initramfs(kernel, config.agent, init="/bin/other"))
     (settings,) = [json.loads(entry.content) for entry in archive if entry.name == b"bouvet/init.json"]
     assert (settings["modules"], settings["modules_disk"], settings["init"]) == ([], "", "/bin/other")
+    archive = read_archive(build_initramfs(kernel, config.agent, filesystem="erofs"))
+    (settings,) = [json.loads(entry.content) for entry in archive if entry.name == b"bouvet/init.json"]
+    assert (settings["modules"], settings["root_type"], settings["upper_disk"]) == ([], "erofs", "/dev/vdb")
+
+
+def test_a_read_only_root_needs_its_modules_and_the_overlay(config: MachineConfig, tmp_path: Path) -> None:
+    directory = tmp_path / "6.1.0"
+    directory.mkdir()
+    (directory / "modules.dep").write_text("fs/erofs.ko: lib/crc.ko\nlib/crc.ko:\nfs/overlay.ko:\n")
+    (directory / "modules.builtin").write_text("")
+    for path in ("fs/erofs.ko", "lib/crc.ko", "fs/overlay.ko"):
+        (directory / path).parent.mkdir(exist_ok=True)
+        (directory / path).write_text(path)
+    write_modules_disk(directory, tmp_path / "modules.ext4")
+    archive = read_archive(build_initramfs(config.kernel, config.agent, filesystem="erofs"))
+    entries = {entry.name: entry.content for entry in archive}
+    settings = json.loads(entries[b"bouvet/init.json"])
+    assert settings["modules"][2:] == ["/modules/crc.ko", "/modules/erofs.ko", "/modules/overlay.ko"]
+    assert (settings["modules_disk"], settings["upper_disk"]) == ("/dev/vdb", "/dev/vdc")
+    assert entries[b"modules/erofs.ko"] == b"fs/erofs.ko"
 
 
 @pytest.mark.parametrize("content", [b"", b"#!/bin/sh", b"\x7fELF" + bytes(14) + b"\xb7\0"])
@@ -154,6 +178,14 @@ def test_only_the_overlay_is_written_to(config: MachineConfig) -> None:
     assert root["backing"]["file"]["read-only"] is True
     assert (modules["read-only"], modules["file"]["read-only"]) == (True, True)
     assert options(argv, "-add-fd") == ["fd=12,set=1", "fd=13,set=2", "fd=14,set=3"]
+
+
+def test_a_read_only_root_has_another_disk_for_what_is_written(config: MachineConfig) -> None:
+    argv = command_line(config, "qemu", dataclasses.replace(FILES, overlay=None, upper=17))
+    root, _, upper = (json.loads(value) for value in options(argv, "-blockdev"))
+    assert (root["driver"], root["read-only"], root["file"]["filename"]) == ("raw", True, "/dev/fdset/1")
+    assert (upper["driver"], upper["file"]["read-only"]) == ("raw", False)
+    assert options(argv, "-add-fd") == ["fd=12,set=1", "fd=14,set=3", "fd=17,set=4"]
 
 
 def test_a_kernel_without_modules_has_one_disk(config: MachineConfig) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from bouvet.errors import KernelError
 from bouvet.formats.ext4 import Ext4Reader
-from bouvet.vm.modules import BOOT_MODULES, boot_order, write_modules_disk
+from bouvet.vm.modules import BOOT_MODULES, boot_order, read_modules, write_modules_disk
 
 DEPENDENCIES = """\
 kernel/a/ring.ko:
@@ -42,6 +42,17 @@ def test_what_is_built_in_is_left_out(modules: Path) -> None:
 def test_a_missing_module_is_an_error(modules: Path) -> None:
     with pytest.raises(KernelError, match="vmw_vsock_virtio_transport"):
         boot_order(modules, (*BOOT_MODULES[1:2], "vmw_vsock_virtio_transport"))
+
+
+def test_modules_are_read_from_the_disk(modules: Path, tmp_path: Path) -> None:
+    (modules / "kernel" / "a").mkdir()
+    (modules / "kernel" / "a" / "ring.ko").write_bytes(b"ring")
+    write_modules_disk(modules, tmp_path / "disk")
+    content = (modules / "kernel" / "c" / "unused.ko").read_bytes()
+    found = read_modules(tmp_path / "disk", ("ext4", "unused"), "6.1.0-test")
+    assert found == [("ring.ko", b"ring"), ("unused.ko", content)]
+    with pytest.raises(KernelError, match=r"the kernel 6\.1\.0-test has no module 'overlay'"):
+        read_modules(tmp_path / "disk", ("overlay",), "6.1.0-test")
 
 
 def test_the_disk_holds_all_files_and_no_dangling_link(modules: Path, tmp_path: Path) -> None:
