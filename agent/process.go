@@ -73,14 +73,15 @@ func (p *processes) find(id string) *process {
 func (p *processes) add(added *process, start func() error) error {
 	p.lock.Lock()
 	defer p.lock.Unlock()
-	if len(p.known) >= processLimit {
-		if len(p.ended) == 0 {
-			return errTooManyProcesses
-		}
-		p.remove(p.ended[0])
+	full := len(p.known) >= processLimit
+	if full && len(p.ended) == 0 {
+		return errTooManyProcesses
 	}
 	if err := start(); err != nil {
 		return err
+	}
+	if full {
+		p.remove(p.ended[0])
 	}
 	p.started++
 	added.number = p.started
