@@ -97,7 +97,11 @@ func listenUnix(path string, kind int) (*listener, error) {
 		return nil, os.NewSyscallError("socket", err)
 	}
 	address := &syscall.SockaddrUnix{Name: path}
-	if err = syscall.Connect(fd, address); err == syscall.ECONNREFUSED {
+	switch syscall.Connect(fd, address) {
+	case nil:
+		syscall.Close(fd)
+		return nil, &os.PathError{Op: "listen on", Path: path, Err: syscall.EADDRINUSE}
+	case syscall.ECONNREFUSED:
 		// Nobody listens: another agent left it behind.
 		_ = syscall.Unlink(path)
 	}
