@@ -46,6 +46,7 @@ type process struct {
 	lock     sync.Mutex
 	changed  *sync.Cond
 	watchers map[*connection]*watcher
+	draining bool // it has ended: those who watch it are waited for no longer than stallGrace
 	over     bool // nothing of it is left that could be signalled: its group is another's soon
 }
 
@@ -223,6 +224,7 @@ func (a *agent) attend(p *process, prepared prepared, w *caller) {
 	for _, s := range p.streams {
 		_ = s.file.SetReadDeadline(grace)
 	}
+	p.change(func() { p.draining = true })
 	pumps.Wait()
 	p.writing.Lock()
 	if p.input != nil && !p.terminal {
@@ -250,71 +252,6 @@ func (p *process) change(do func()) {
 	defer p.lock.Unlock()
 	do()
 	p.changed.Broadcast()
-}
-
-// pump reads a stream to its end, as fast as it may.
-func (p *process) pump(s *stream) {
-	raw, err := s.file.SyscallConn()
-	if err != nil {
-		return
-	}
-	for open := true; open; {
-		p.awaitRoom(s)
-		waited := raw.Read(func(fd uintptr) bool {
-			n, err := p.fill(s, fd)
-			open = !streamEnded(n, err)
-			return err != syscall.EAGAIN
-		})
-		if waited != nil {
-			// What lies in a pipe when the grace is over still belongs to the process.
-			p.pumpRest(s, raw)
-			return
-		}
-	}
-}
-
-// pumpRest reads what is there without waiting for more, at most one full pipe.
-func (p *process) pumpRest(s *stream, raw syscall.RawConn) {
-	for rest := outputLimit; rest > 0; {
-		p.awaitRoom(s)
-		n, err := 0, error(nil)
-		_ = raw.Control(func(fd uintptr) { n, err = p.fill(s, fd) })
-		if err == errNoRoom {
-			continue
-		}
-		if n <= 0 || err != nil {
-			return
-		}
-		rest -= n
-	}
-}
-
-func (p *process) fill(s *stream, fd uintptr) (n int, err error) {
-	p.change(func() { n, err = s.fill(int(fd), p.unsent(s)) })
-	return n, err
-}
-
-// awaitRoom waits, if the process is one that does, until those who watch it have been sent enough of
-// what is kept.
-func (p *process) awaitRoom(s *stream) {
-	p.lock.Lock()
-	defer p.lock.Unlock()
-	for s.next-p.unsent(s) >= s.size && !s.closed {
-		p.changed.Wait()
-	}
-}
-
-// unsent returns the offset of the first byte that may not be given up: somebody who watches has still
-// to get it, and the process is one that waits for that.
-func (p *process) unsent(s *stream) int64 {
-	least := s.next
-	if !p.lossless {
-		return least
-	}
-	for _, w := range p.watchers {
-		least = min(least, w.sent[s])
-	}
-	return least
 }
 
 // signal sends a signal to a process, or to all that it has started as well.

@@ -1,5 +1,7 @@
 package main
 
+import "time"
+
 // watcher passes a process's output on to one connection, as fast as that takes it.
 type watcher struct {
 	process    *process
@@ -7,6 +9,7 @@ type watcher struct {
 	encoding   string
 	sent       map[*stream]int64 // guarded by the process's lock, as all that follows
 	awaited    map[*stream]int64 // what has to come before a stream goes on: the rest of a character
+	sending    time.Time         // since when the connection has been taking what it is sent; zero while nothing is
 	stopped    bool
 	forget     func() // the connection's end
 }
@@ -38,6 +41,15 @@ func (w *watcher) stop() {
 	})
 }
 
+// patience returns how long the watcher is still waited for after the process's end; 0 or less if it has
+// taken nothing for too long. The process's lock must be held.
+func (w *watcher) patience(now time.Time) time.Duration {
+	if w.sending.IsZero() {
+		return stallGrace
+	}
+	return stallGrace - now.Sub(w.sending)
+}
+
 // run tells the connection of all output, and at last of the process's end.
 func (w *watcher) run() {
 	defer w.connection.calls.Done()
@@ -66,12 +78,9 @@ func (w *watcher) pass(room []byte) bool {
 		return false
 	}
 	offset := w.sent[s]
-	lost := s.oldest - offset
-	if lost > 0 {
-		w.sent[s] = s.oldest
-		p.lock.Unlock()
-		params := w.process.identified().text("stream", []byte(s.name)).integer("offset", offset)
-		w.connection.notify("process.gap", params.integer("length", lost).end())
+	if lost := s.oldest - offset; lost > 0 {
+		w.begin()
+		w.tell(s, "process.gap", offset, lost, nil)
 		return true
 	}
 	content := s.copyFrom(offset, room)
@@ -85,12 +94,27 @@ func (w *watcher) pass(room []byte) bool {
 		}
 		content = content[:whole]
 	}
-	p.lock.Unlock()
-	params := w.process.identified().text("stream", []byte(s.name)).integer("offset", offset)
-	params = params.bytes("data", content, w.encoding).text("encoding", []byte(w.encoding))
-	w.connection.notify("process.output", params.end())
-	p.change(func() { w.sent[s] = offset + int64(len(content)) })
+	w.begin()
+	w.tell(s, "process.output", offset, int64(len(content)), content)
 	return true
+}
+
+// begin notes that the connection is being told something, and releases the process's lock.
+func (w *watcher) begin() {
+	w.sending = time.Now()
+	w.process.lock.Unlock()
+}
+
+// tell tells the connection of a stream's next bytes: what they are, or, if that is nil, how many are lost.
+func (w *watcher) tell(s *stream, method string, offset, length int64, content []byte) {
+	params := w.process.identified().text("stream", []byte(s.name)).integer("offset", offset)
+	if content == nil {
+		params = params.integer("length", length)
+	} else {
+		params = params.bytes("data", content, w.encoding).text("encoding", []byte(w.encoding))
+	}
+	w.connection.notify(method, params.end())
+	w.process.change(func() { w.sent[s], w.sending = offset+length, time.Time{} })
 }
 
 // ready waits for a stream that has something to tell, and returns it, and whether no more bytes come of
