@@ -158,25 +158,6 @@ def test_an_image_beyond_its_budget_names_what_is_large(base_image: BuiltImage, 
     assert not (tmp_path / "image.ext4").exists()
 
 
-def test_a_project_is_built_by_a_step(devbox_image: BuiltImage, tmp_path: Path) -> None:
-    build(EXAMPLES / "project/bouvet.toml", tmp_path / "project.ext4")
-    with Ext4Reader(tmp_path / "project.ext4") as reader:
-        answer = reader.stat(b"srv/project/target/release/answer")
-        assert (answer.uid, answer.gid, answer.mode) == (1000, 1000, 0o100755)
-        assert reader.read(b"srv/project/target/release/answer")[:4] == b"\x7fELF"
-        assert sorted(reader.listdir(b"srv/project")) == [b"Cargo.lock", b"Cargo.toml", b"src", b"target"]
-        assert reader.listdir(b"home/dev") == reader.listdir(b"etc/skel")
-
-
-def test_python_packages_are_installed(devbox_image: BuiltImage, tmp_path: Path) -> None:
-    build(EXAMPLES / "pip.toml", tmp_path / "pip.ext4")
-    with Ext4Reader(tmp_path / "pip.ext4") as reader:
-        packages = reader.listdir(b"usr/local/lib/python3.11/dist-packages")
-        assert {b"requests", b"rich"} <= set(packages)
-        assert any(name.startswith(b"requests-2.32.") for name in packages)
-        assert b".cache" not in reader.listdir(b"root")
-
-
 @contextlib.contextmanager
 def crate_registry(directory: Path) -> Iterator[str]:
     """Serve a registry with the program `answer` on the loopback interface (The Cargo Book, sparse index)."""
