@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"io"
 	"net"
 	"path/filepath"
 	"syscall"
@@ -53,10 +54,16 @@ func testServer(t *testing.T) (*agent, string) {
 // members are a JSON object's.
 type members map[string]any
 
-// testClient is a host's end of a connection.
+// hostSocket is a socket that is waited for.
+type hostSocket interface {
+	io.ReadWriteCloser
+	SetReadDeadline(time.Time) error
+}
+
+// testHost is a host's end of a connection.
 type testHost struct {
 	t       *testing.T
-	socket  net.Conn
+	socket  hostSocket
 	lines   *bufio.Reader
 	asked   int
 	answers map[int]members // that came before they were waited for
@@ -69,6 +76,12 @@ func connectHost(t *testing.T, path string) *testHost {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return hostOf(t, socket)
+}
+
+// hostOf is the host at an end of a connection.
+func hostOf(t *testing.T, socket hostSocket) *testHost {
+	t.Helper()
 	t.Cleanup(func() { socket.Close() })
 	_ = socket.SetReadDeadline(time.Now().Add(2 * testPatience))
 	return &testHost{t: t, socket: socket, lines: bufio.NewReaderSize(socket, 1<<16), answers: map[int]members{}}
