@@ -134,3 +134,9 @@ class DownloadError(BouvetError):
     """A file could not be downloaded, or is not the one that was announced."""
 
     exit_code = 13
+
+
+class LockError(BouvetError):
+    """The lock does not fit the spec, is damaged, or something that it names cannot be had any more."""
+
+    exit_code = 14

@@ -245,7 +245,7 @@ def _about(order: Order, target: Path) -> dict[str, Any]:
         "digest": order.digest,
         "size": state.st_size,
         "mtime_ns": state.st_mtime_ns,
-        "kernel": order.spec.kernel.name(order.architecture),
+        "kernel": order.kernel,
     }
 
 

@@ -31,6 +31,8 @@ from bouvet.layers.unpacked import UnpackedLayers
 from bouvet.layers.writer import LayerWriter
 from bouvet.order import MANIFEST, Order
 from bouvet.plan import Step
+from bouvet.plan.lock import is_settled
+from bouvet.plan.provenance import Provenance
 from bouvet.plan.record import Record
 from bouvet.planning import why
 from bouvet.spec import Spec
@@ -160,19 +162,27 @@ def _write(
 
 
 def make_layers(
-    order: Order, store: Store, refresh: bool, listener: Listener, *, keep_failed: bool = False
+    order: Order,
+    store: Store,
+    refresh: bool,
+    listener: Listener,
+    *,
+    keep_failed: bool = False,
+    only: frozenset[str] | None = None,
 ) -> list[Layer]:
     """Return the order's layers, lowest first, making those that the cache does not have.
 
-    Steps that do not read each other's layers are made at the same time. When one fails, what the
-    others run is ended; with `keep_failed`, a failed command's tree is kept to be entered.
+    With `only`, those of the named steps alone; what they lie on has to be among them. Steps that do not
+    read each other's layers are made at the same time. When one fails, what the others run is ended; with
+    `keep_failed`, a failed command's tree is kept to be entered.
     """
     layers: dict[str, concurrent.futures.Future[Layer]] = {}
     before = planning.last_record(order, store.root)
     making = _Making(order, store, UnpackedLayers(store), refresh, keep_failed, listener, before)
-    pool = concurrent.futures.ThreadPoolExecutor(max_workers=len(order.steps))
+    steps = [step for step in order.steps if only is None or step.name in only]
+    pool = concurrent.futures.ThreadPoolExecutor(max_workers=max(1, len(steps)))
     try:
-        for step in order.steps:
+        for step in steps:
             below = [layers[name] for name in step.after]
             layers[step.name] = pool.submit(_obtain, making, step, below)
         for future in concurrent.futures.as_completed(layers.values()):
@@ -184,8 +194,9 @@ def make_layers(
             pool.shutdown(wait=True)
         raise
     pool.shutdown()
-    planning.remember(order, store.root)
-    return [layers[step.name].result() for step in order.steps]
+    if only is None:
+        planning.remember(order, store.root)
+    return [layers[step.name].result() for step in steps]
 
 
 def merged_tree(order: Order, layers: Sequence[Layer]) -> FileTree:
@@ -195,11 +206,24 @@ def merged_tree(order: Order, layers: Sequence[Layer]) -> FileTree:
 
 def manifest_tree(order: Order, layers: Sequence[Layer]) -> FileTree:
     """Return the tree of the manifest that goes on top of an order's layers."""
-    content = json.dumps(order.manifest, indent=1, sort_keys=True).encode() + b"\n"
+    told = order.manifest | {"provenance": {layer.name: _told(layer.provenance) for layer in layers}}
+    content = json.dumps(told, indent=1, sort_keys=True).encode() + b"\n"
     time_of_all = newest(layers)
     return {
         MANIFEST.rpartition(b"/")[0]: tree.directory(mtime=time_of_all),
         MANIFEST: tree.regular_file(content, mtime=time_of_all),
+    }
+
+
+def _told(provenance: Provenance) -> dict[str, Any]:
+    """Return what a layer was made from, for the manifest: artifacts by name, each a short line."""
+    return {
+        "artifacts": [
+            {key: value for key, value in dataclasses.asdict(artifact).items() if value and key != "path"}
+            for artifact in provenance.artifacts
+        ],
+        "sources": list(provenance.sources),
+        "tools": dict(provenance.tools),
     }
 
 
@@ -251,15 +275,15 @@ def _obtain(making: _Making, step: Step, below: Sequence[concurrent.futures.Futu
     store, listener = making.store, making.listener
     layers = [future.result() for future in below]
     started = time.monotonic()
-    layer = None if making.refresh else store.get(step.digest)
+    # A lock that leaves something open asks for what is newest now, not when it was last asked.
+    refresh = making.refresh or not is_settled(step)
+    layer = None if refresh else store.get(step.digest)
     if layer is not None:
         outcome = f"cached, made {_age(time.time() - layer.created)} ago"
         listener(StepFinished(step.name, time.monotonic() - started, outcome, cached=True))
         return layer
-    listener(
-        StepStarted(step.name, "; ".join(why(step, making.order, making.before, refresh=making.refresh)))
-    )
-    if making.refresh:
+    listener(StepStarted(step.name, "; ".join(why(step, making.order, making.before, refresh=refresh))))
+    if refresh:
         store.evict(step.digest)
 
     def waiting() -> None:

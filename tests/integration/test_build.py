@@ -103,8 +103,17 @@ def test_equal_layers_give_equal_bytes(base_image: BuiltImage, tmp_path: Path) -
 def test_the_image_says_what_it_was_made_from(base_image: BuiltImage) -> None:
     with Ext4Reader(base_image.path) as reader:
         manifest = json.loads(reader.read(orders.MANIFEST))
+    provenance = manifest.pop("provenance")
     assert manifest == order("base").manifest
     assert manifest["layers"] == ["debian", "system", "agent"]
+    assert set(provenance) == set(manifest["layers"])
+    debian = provenance["debian"]
+    installed = {each["name"]: each for each in debian["artifacts"]}
+    assert {"apt", "dpkg", "systemd", "libc6"} <= set(installed)
+    assert all(each["digest"].startswith("sha256:") and each["version"] for each in installed.values())
+    assert debian["sources"]
+    assert set(debian["tools"]) == {"apt", "mmdebstrap"}
+    assert manifest["protocol"] == 1
 
 
 def test_a_password_of_ones_own_is_not_in_the_manifest(base_image: BuiltImage, tmp_path: Path) -> None:

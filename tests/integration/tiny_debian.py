@@ -47,6 +47,7 @@ class Archive:
         *,
         version: str = "1.0",
         essential: bool = False,
+        depends: str = "",
         postinst: str | None = None,
     ) -> None:
         """Build a package with dpkg-deb; a file is its content, or the host's file to copy."""
@@ -62,7 +63,9 @@ class Archive:
         control.mkdir(parents=True)
         (control / "control").write_text(
             f"Package: {name}\nVersion: {version}\nArchitecture: {architecture()}\nPriority: required\n"
-            f"Maintainer: nobody <nobody@example.org>\nDescription: a test\n" + "Essential: yes\n" * essential
+            f"Maintainer: nobody <nobody@example.org>\nDescription: a test\n"
+            + "Essential: yes\n" * essential
+            + f"Depends: {depends}\n" * bool(depends)
         )
         if postinst is not None:
             (control / "postinst").write_text("#!/bin/sh\nset -e\n" + postinst)

@@ -50,6 +50,8 @@ ALLOWED: dict[str, set[str]] = {
     "booting": {"bouvet"},
     # What runs in a sandbox on the caller's terminal: it needs both.
     "running": {"bouvet"},
+    # What images are made of, written down: it makes layers, and needs the kernels.
+    "locking": {"bouvet"},
     # What it is asked for: a spec with the digests of all that makes its image.
     "order": {"bouvet"},
     # Why a build's steps run: it needs plans and the cache.
@@ -66,6 +68,7 @@ ALLOWED: dict[str, set[str]] = {
         "bouvet.exporting",
         "bouvet.inspecting",
         "bouvet.booting",
+        "bouvet.locking",
         "bouvet.planning",
         "bouvet.running",
         "bouvet.verifying",

@@ -8,7 +8,16 @@ from pathlib import Path
 import click
 
 from bouvet import pipeline
-from bouvet.cli.options import SizeType, make_order, order_options, output_options, print_json, stem
+from bouvet.cli.options import (
+    SizeType,
+    as_locked,
+    locked_options,
+    make_order,
+    order_options,
+    output_options,
+    print_json,
+    stem,
+)
 from bouvet.cli.progress import progress
 
 FORMATS = ("ext4", "squashfs", "erofs", "tar", "qcow2")
@@ -16,6 +25,7 @@ FORMATS = ("ext4", "squashfs", "erofs", "tar", "qcow2")
 
 @click.command("build")
 @order_options
+@locked_options
 @click.option(
     "--size", type=SizeType(), help="The final size, for example 2500M; what is needed if not given."
 )
@@ -43,6 +53,8 @@ def command(
     name: str | None,
     overrides: tuple[str, ...],
     refresh: bool,
+    locked: bool,
+    lock: Path | None,
     size: int | None,
     output: Path,
     formats: tuple[str, ...],
@@ -59,7 +71,7 @@ def command(
     """
     if formats:
         overrides = (*overrides, f"formats={json.dumps(formats)}")
-    order = make_order(spec, arch, name, overrides, size)
+    order = as_locked(make_order(spec, arch, name, overrides, size), spec, locked=locked, lock=lock)
     target = output if output.suffix == ".ext4" else output / f"debian-{stem(spec)}.ext4"
     with progress(quiet=quiet, verbose=verbose) as listener:
         result = pipeline.build(order, target, refresh=refresh, keep_failed=keep_failed, listener=listener)

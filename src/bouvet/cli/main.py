@@ -18,6 +18,7 @@ COMMANDS = {
     "init": "Write a commented spec to start with.",
     "build": "Build an image from a preset or a spec.",
     "enter": "Look around in what a failed step of a build left.",
+    "lock": "Write down what an image is made of, to build exactly that again.",
     "plan": "Show what a build would do, and why.",
     "oci": "Build an OCI archive for docker load, podman load and skopeo.",
     "verify": "Check an image against what it must be.",
@@ -36,8 +37,8 @@ EPILOG = """
 \b
 Exit status: 0 done, 1 an error, 2 wrong usage or spec, 3 a program is missing, 4 a program failed,
 5 a layer failed, 6 the cache, 7 the image, 8 a format, 9 verification failed, 10 the virtual machine,
-11 the guest's agent, 12 the kernel, 13 a download, 130 interrupted. 'bouvet run' passes the command's own
-status on; 'bouvet diff' ends with 1 where the images differ.
+11 the guest's agent, 12 the kernel, 13 a download, 14 the lock, 130 interrupted. 'bouvet run' passes the
+command's own status on; 'bouvet diff' ends with 1 where the images differ.
 """
 
 

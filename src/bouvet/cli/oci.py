@@ -7,13 +7,21 @@ from pathlib import Path
 import click
 
 from bouvet import exporting, pipeline
-from bouvet.cli.options import make_order, order_options, output_options, print_json
+from bouvet.cli.options import (
+    as_locked,
+    locked_options,
+    make_order,
+    order_options,
+    output_options,
+    print_json,
+)
 from bouvet.cli.progress import progress
 from bouvet.errors import SpecError
 
 
 @click.command("oci")
 @order_options
+@locked_options
 @click.option(
     "--output",
     "-o",
@@ -30,6 +38,8 @@ def command(
     name: str | None,
     overrides: tuple[str, ...],
     refresh: bool,
+    locked: bool,
+    lock: Path | None,
     output: Path,
     as_json: bool,
     quiet: bool,
@@ -43,11 +53,13 @@ def command(
     skopeo (oci-archive: and docker-archive:) take it.
     """
     if Path(spec).suffix == ".ext4":
-        if arch is not None or overrides or refresh:
-            raise SpecError("a finished image is taken as it is: leave out --arch, --set and --refresh")
+        if arch is not None or overrides or refresh or locked:
+            raise SpecError(
+                "a finished image is taken as it is: leave out --arch, --set, --refresh and --locked"
+            )
         order, title = None, name or f"bouvet-{Path(spec).stem}"
     else:
-        order = make_order(spec, arch, name, overrides)
+        order = as_locked(make_order(spec, arch, name, overrides), spec, locked=locked, lock=lock)
         title = order.name
     target = output if output.suffix == ".tar" else output / f"{Path(title).name}.tar"
     with progress(quiet=quiet, verbose=verbose) as listener:

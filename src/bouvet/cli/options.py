@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from bouvet.errors import SpecError
+from bouvet.locking import FILE_NAME, locked_order
 from bouvet.pipeline import Order
 from bouvet.plan import ARCHITECTURES, host_architecture
 from bouvet.spec import Spec, directory_of, load, parse_size, presets
@@ -46,7 +48,7 @@ class SpecType(click.ParamType[str]):
         return found or [click.shell_completion.CompletionItem(incomplete, type="file")]
 
 
-def order_options(command: Command) -> Command:
+def image_options(command: Command) -> Command:
     """Add what says which image is meant."""
     for decorate in reversed(
         [
@@ -64,11 +66,51 @@ def order_options(command: Command) -> Command:
                 multiple=True,
                 help="Replace one value of the spec.",
             ),
-            click.option("--refresh", is_flag=True, help="Make every layer anew, whatever the cache has."),
         ]
     ):
         command = decorate(command)
     return command
+
+
+def order_options(command: Command) -> Command:
+    """Add what says which image is meant, and whether its layers are made anew."""
+    refresh = click.option("--refresh", is_flag=True, help="Make every layer anew, whatever the cache has.")
+    return image_options(refresh(command))
+
+
+def lock_option(command: Command) -> Command:
+    """Add what says which file the lock is."""
+    return click.option(
+        "--lock",
+        "lock",
+        type=click.Path(path_type=Path),
+        help=f"The lock; {FILE_NAME} beside the spec if not given, or in the working directory for a preset.",
+    )(command)
+
+
+def locked_options(command: Command) -> Command:
+    """Add what says that a lock is used."""
+    locked = click.option("--locked", is_flag=True, help="Take exactly what the lock says, or fail.")
+    return locked(lock_option(command))
+
+
+def lock_of(order: Order, lock: Path | None) -> Path:
+    """Return the path of the lock that an order's options mean."""
+    return lock or order.directory / FILE_NAME
+
+
+def as_locked(order: Order, spec: str, *, locked: bool, lock: Path | None) -> Order:
+    """Return the order that the options of `locked_options` ask for.
+
+    Raises:
+        SpecError: A lock is named and not used.
+        LockError: There is no lock, or it does not fit the spec.
+    """
+    if not locked:
+        if lock is not None:
+            raise SpecError("--lock names a lock that is not used", hint="add --locked")
+        return order
+    return locked_order(order, stem(spec), lock_of(order, lock))
 
 
 def output_options(command: Command) -> Command:

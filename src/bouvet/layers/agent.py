@@ -19,6 +19,10 @@ PATH = b"usr/local/bin/bouvet-agent"
 """Where the agent is in the guest."""
 
 
+PROTOCOL = 1
+"""The version of the protocol that the agent speaks; its own source has the same number."""
+
+
 def binary(architecture: str) -> bytes:
     """Return the agent for an architecture.
 

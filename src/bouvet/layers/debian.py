@@ -10,6 +10,7 @@ of mmdebstrap's clamped sources would look stale. `debian_tree` settles times in
 
 from __future__ import annotations
 
+import functools
 import shlex
 import time
 from collections.abc import Iterable
@@ -18,18 +19,27 @@ from typing import IO, TYPE_CHECKING
 
 from bouvet import process
 from bouvet.errors import FormatError, LayerError
-from bouvet.layers import apt_archive, debian_archives, emulation, mmdebstrap, namespaces
+from bouvet.layers import apt_archive, debian_archives, emulation, locked_debs, mmdebstrap, namespaces, pins
 from bouvet.layers.debian_tree import Settling
+from bouvet.plan.provenance import Locked, Provenance
 
 if TYPE_CHECKING:
     from bouvet.layers.maker import Workshop
     from bouvet.layers.writer import LayerWriter
-    from bouvet.plan.steps import DebianInputs
+    from bouvet.plan.steps import ArchiveInputs, DebianInputs
 
 DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 """Debian's name of each architecture."""
 
 _PREFERENCES = '"$1"/etc/apt/preferences.d/merged-usr'
+_PINNED = '"$1"/etc/apt/sources.list.d/lock.list'
+_PINS = '"$1"/etc/apt/preferences.d/lock'
+_SOURCES = '"$1"/etc/apt/sources.list'
+_SHOW = (
+    "dpkg-query --admindir=\"$1\"/var/lib/dpkg --show --showformat='${{binary:Package}}=${{Version}}\\n' | "
+    'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" xargs apt-cache show >{}'
+)
+"""apt's records of all that is installed."""
 
 APT_SETTINGS = """\
 // The image is slim: what is installed later is what was asked for and what it depends on.
@@ -44,14 +54,18 @@ def make(inputs: DebianInputs, workshop: Workshop, layer: LayerWriter) -> None:
 
     Raises:
         LayerError: The host cannot run it, a package is unknown, or the mirror cannot be read.
+        LockError: A locked package cannot be had, or the lock is not all that is needed.
         DownloadError: The key of an archive cannot be downloaded.
         ToolMissing: mmdebstrap or a tool it needs is not installed.
     """
     entered = emulation.enter_emulation(namespaces.enter_namespaces(), inputs.architecture)
     directories = Directories(workshop.scratch)
     added = [line for archive in inputs.archives for line in apt_archive.hooks(archive, workshop)]
-    kept = debian_archives.stage(workshop.downloads, directories.staged)
-    workshop.progress(f"{kept} packages are already here" if kept else "downloading everything", 0.0)
+    if inputs.locked is not None:
+        _stage_locked(inputs, inputs.locked, workshop, directories)
+    if inputs.locked is None or not inputs.locked.complete:
+        kept = debian_archives.stage(workshop.downloads, directories.staged)
+        workshop.progress(f"{kept} packages are already here" if kept else "downloading everything", 0.0)
     argv = [*entered, *command(inputs, directories.write_settings(inputs), directories, added)]
     settling = Settling(int(time.time()) * 1_000_000_000)
     try:
@@ -67,9 +81,51 @@ def make(inputs: DebianInputs, workshop: Workshop, layer: LayerWriter) -> None:
         if problem is not None:
             raise problem
         settling.settle()
-        debian_archives.collect(directories.fetched, workshop.downloads)
+        layer.provenance = _provenance(inputs, workshop, directories)
     finally:
         namespaces.remove_tree(directories.tree)
+
+
+def _stage_locked(inputs: DebianInputs, locked: Locked, workshop: Workshop, directories: Directories) -> None:
+    """Get the locked packages, and index them for apt."""
+    archives = [*sources(inputs), *(archive_line(each) for each in inputs.archives), *locked.sources]
+    if inputs.snapshot is not None:
+        archives += mirror_lines(inputs.snapshot, inputs.suite)
+    addresses = locked_debs.addresses(archives)
+    locked_debs.obtain(locked.artifacts, addresses, workshop, directories.staged)
+    locked_debs.write_archive(locked.artifacts, directories.staged, inputs.suite)
+    own = {archive_line(archive) for archive in inputs.archives}
+    lines = [line for line in locked.sources if line not in own]
+    directories.sources.write_text("".join(f"{line}\n" for line in lines))
+    directories.preferences.write_text(locked_debs.preferences(locked.artifacts))
+
+
+def _provenance(inputs: DebianInputs, workshop: Workshop, directories: Directories) -> Provenance:
+    """Return what was installed, and check it against the lock; keep the packages."""
+    locked = inputs.locked
+    kept = debian_archives.collect(directories.fetched, workshop.downloads, replacing=locked is None)
+    artifacts = locked_debs.installed(directories.shown.read_text(errors="replace"), kept)
+    pins.check(artifacts, locked)
+    lines = [line.strip() for line in directories.sources.read_text(errors="replace").splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    lines += [archive_line(archive) for archive in inputs.archives]
+    return Provenance(artifacts, tuple(lines), host_tools())
+
+
+def archive_line(archive: ArchiveInputs) -> str:
+    """Return an archive in apt's one-line format, without its key."""
+    return f"deb {archive.url} {archive.suite} {archive.component}"
+
+
+@functools.cache
+def host_tools() -> tuple[tuple[str, str], ...]:
+    """Return names and versions of the host's programs that install Debian's packages."""
+    found = []
+    for name, package in (("apt-get", "apt"), ("mmdebstrap", "mmdebstrap")):
+        printed = process.run([process.find_tool(name, package=package), "--version"], timeout=60)
+        words = printed.stdout.decode(errors="replace").split()
+        found.append((package, words[1] if len(words) > 1 else ""))
+    return tuple(found)
 
 
 class Directories:
@@ -79,12 +135,18 @@ class Directories:
         staged: Packages of earlier builds, for apt.
         fetched: All packages of this build, from apt.
         tree: Where mmdebstrap makes its tree.
+        shown: What apt says of all that was installed: a file.
+        sources: The tree's list of archives, a file: a lock's, or else mmdebstrap's.
+        preferences: A lock's preferences for apt, a file.
     """
 
     def __init__(self, scratch: Path) -> None:
         self.staged = scratch / "staged"
         self.fetched = scratch / "fetched"
         self.tree = scratch / "tree"
+        self.shown = scratch / "shown"
+        self.sources = scratch / "sources"
+        self.preferences = scratch / "preferences"
         self._scratch = scratch
         for directory in (self.staged, self.fetched, self.tree):
             directory.mkdir()
@@ -108,27 +170,37 @@ def dpkg_settings(exclude: Iterable[str], include: Iterable[str]) -> str:
 def sources(inputs: DebianInputs) -> list[str]:
     """Return mmdebstrap's MIRROR arguments: none for its own default, which has security and updates.
 
-    A mirror is given as the URL of its `debian` directory; Debian's layout has the security archive
-    beside it, in `debian-security`. Where that is not so, the mirror is given as whole lines of apt's
-    one-line format, separated by newlines.
+    A mirror is given as the URL of its `debian` directory, or of a time below it on a snapshot's server;
+    Debian's layout has the security archive beside it, in `debian-security`. Where that is not so, the
+    mirror is given as whole lines of apt's one-line format, separated by newlines.
 
     Raises:
         LayerError: The URL says nothing about where the security archive is.
     """
-    if inputs.mirror is None:
-        return []
-    if inputs.mirror.startswith("deb "):
-        return inputs.mirror.splitlines()
-    url = inputs.mirror.rstrip("/")
-    if not url.endswith("/debian"):
+    return [] if inputs.mirror is None else mirror_lines(inputs.mirror, inputs.suite)
+
+
+def mirror_lines(mirror: str, suite: str) -> list[str]:
+    """Return the lines of apt's one-line format for a mirror or a snapshot, in the form that a spec has it.
+
+    Raises:
+        LayerError: The URL says nothing about where the security archive is.
+    """
+    if mirror.startswith("deb "):
+        return mirror.splitlines()
+    url = mirror.rstrip("/")
+    # A snapshot has its time after the archive's name.
+    before, found, after = f"{url}/".rpartition("/debian/")
+    if not found:
         raise LayerError(
-            f"the mirror {inputs.mirror} does not end in '/debian'",
+            f"the mirror {mirror} has no '/debian' in it",
             hint="give apt source lines ('deb URL SUITE main'), one for the suite, one for its security",
         )
+    security = f"{before}/debian-security/{after}".rstrip("/")
     return [
-        f"deb {url} {inputs.suite} main",
-        f"deb {url} {inputs.suite}-updates main",
-        f"deb {url}-security {inputs.suite}-security main",
+        f"deb {url} {suite} main",
+        f"deb {url} {suite}-updates main",
+        f"deb {security} {suite}-security main",
     ]
 
 
@@ -147,13 +219,21 @@ def command(
     staged, fetched = shlex.quote(str(directories.staged)), shlex.quote(str(directories.fetched))
     link = "find {} -name '*.deb' -exec cp --link --target-directory {} {{}} +"
     archives = '"$1"/var/cache/apt/archives'
+    locked = inputs.locked
+    # Nothing but the lock's own archive is there while packages are chosen.
+    alone = locked is not None and locked.complete
     setup = (
         *_merge_usr(inputs.architecture),
-        *added,
+        *(() if alone else added),
+        *(() if locked is None or alone else _pin(directories)),
         f"mkdir -p {archives} && {link.format(staged, archives)}",
     )
     customize = (
         link.format(archives, fetched),
+        _SHOW.format(shlex.quote(str(directories.shown))),
+        *(() if locked is None or alone else (f"rm {_PINNED} {_PINS}",)),
+        *((*added, f"cat {shlex.quote(str(directories.sources))} >{_SOURCES}") if alone else ()),
+        f"cat {_SOURCES} >{shlex.quote(str(directories.sources))}",
         f"rm {_PREFERENCES}",
         'mv "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/apt/apt.conf.d/90slim',
         'mv "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap "$1"/etc/dpkg/dpkg.cfg.d/90slim',
@@ -176,8 +256,17 @@ def command(
         *([f"--include={','.join(inputs.packages)}"] if inputs.packages else []),
         inputs.suite,
         "-",
-        *sources(inputs),
+        *([locked_debs.source_line(str(directories.staged))] if alone else sources(inputs)),
     ]
+
+
+def _pin(directories: Directories) -> tuple[str, ...]:
+    """Return commands that let apt find the locked packages, and prefer them."""
+    line = shlex.quote(locked_debs.source_line(str(directories.staged)))
+    return (
+        f"echo {line} >{_PINNED}",
+        f"install -D --mode=644 {shlex.quote(str(directories.preferences))} {_PINS}",
+    )
 
 
 def _merge_usr(architecture: str) -> tuple[str, ...]:

@@ -13,6 +13,10 @@ import contextlib
 import hashlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bouvet.plan.provenance import Artifact
 
 
 def stage(downloads: Path, directory: Path) -> int:
@@ -20,7 +24,7 @@ def stage(downloads: Path, directory: Path) -> int:
 
     Args:
         downloads: Where packages are kept.
-        directory: An existing empty directory on the same file system.
+        directory: An existing directory on the same file system; what it has stays.
 
     Returns:
         How many packages were linked.
@@ -28,7 +32,8 @@ def stage(downloads: Path, directory: Path) -> int:
     staged = 0
     for kept in sorted(downloads.glob("*.deb.*")):
         name, _, digest = kept.name.rpartition(".")
-        with contextlib.suppress(FileNotFoundError):  # another build dropped it meanwhile
+        # Another build dropped it meanwhile; or there is one already, of a lock.
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
             if _sha256(kept) == digest:
                 os.link(kept, directory / name)
                 staged += 1
@@ -37,22 +42,35 @@ def stage(downloads: Path, directory: Path) -> int:
     return staged
 
 
-def collect(directory: Path, downloads: Path) -> None:
-    """Keep the packages of a finished build, and drop other versions of the same packages.
+def collect(directory: Path, downloads: Path, *, replacing: bool = True) -> dict[str, str]:
+    """Keep the packages of a finished build.
 
     Args:
         directory: Where apt's verified packages were linked to; on the file system of `downloads`.
         downloads: Where packages are kept.
+        replacing: Whether other versions of the same packages are dropped.
+
+    Returns:
+        The SHA-256 of each, in hexadecimal, by its name.
     """
+    digests: dict[str, str] = {}
     versions: dict[tuple[str, str], set[Path]] = {}
     for kept in downloads.glob("*.deb.*"):
         versions.setdefault(_package(kept.name), set()).add(kept)
     for fetched in sorted(directory.glob("*.deb")):
-        kept = downloads / f"{fetched.name}.{_sha256(fetched)}"
+        digests[fetched.name] = _sha256(fetched)
+        kept = downloads / f"{fetched.name}.{digests[fetched.name]}"
         with contextlib.suppress(FileExistsError):
             os.link(fetched, kept)
-        for other in versions.get(_package(kept.name), set()) - {kept}:
+        for other in versions.get(_package(kept.name), set()) - {kept} if replacing else ():
             other.unlink(missing_ok=True)
+    return digests
+
+
+def file_name(artifact: Artifact) -> str:
+    """Return the name that apt gives a package's file in its cache."""
+    version = artifact.version.replace(":", "%3a")
+    return f"{artifact.name}_{version}_{artifact.architecture}.deb"
 
 
 def _package(file_name: str) -> tuple[str, str]:

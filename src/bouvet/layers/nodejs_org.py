@@ -20,7 +20,9 @@ from bouvet.download import fetch
 from bouvet.errors import LayerError
 from bouvet.layers.kept_downloads import Published, obtain
 from bouvet.layers.node import node_path, npm_path, place
+from bouvet.layers.pins import demanded, pinned
 from bouvet.layers.tarballs import unpack
+from bouvet.plan.provenance import SHA256, Artifact, Provenance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +42,7 @@ PLATFORMS = {"x86_64": "linux-x64", "aarch64": "linux-arm64"}
 LARGEST_ARCHIVE = 1 << 30
 """Bytes that a release's archive may have."""
 
+_ARTIFACT = "node"
 _NPM = b"lib/node_modules/npm/"
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](\S+)")
 
@@ -58,9 +61,26 @@ def make(inputs: NodeArchiveInputs, workshop: Workshop, layer: LayerWriter) -> N
     Raises:
         DownloadError: Something cannot be had, or is not what the server announced.
         LayerError: The server has no such release, or what it has makes no sense.
+        LockError: What a lock names cannot be had.
     """
-    server = (inputs.server or OFFICIAL_SERVER).rstrip("/")
-    platform = PLATFORMS[inputs.architecture]
+    locked = pinned(inputs.locked, _ARTIFACT)
+    with demanded([locked]):
+        artifact = locked or _newest(inputs, workshop)
+        workshop.progress(f"downloading Node.js {artifact.version}", 0.1)
+        kept = f"node-{PLATFORMS[inputs.architecture]}.tar.xz"
+        [tarball] = obtain([Published(kept, artifact.path, artifact.sha256, LARGEST_ARCHIVE)], workshop)
+    layer.provenance = Provenance((artifact,), sources=(_server(inputs),))
+    workshop.progress(f"unpacking Node.js {artifact.version}", 0.8)
+    place(list(_files(tarball, inputs.architecture)), layer)
+
+
+def _server(inputs: NodeArchiveInputs) -> str:
+    return (inputs.server or OFFICIAL_SERVER).rstrip("/")
+
+
+def _newest(inputs: NodeArchiveInputs, workshop: Workshop) -> Artifact:
+    """Return the newest matching release's archive."""
+    server, platform = _server(inputs), PLATFORMS[inputs.architecture]
     workshop.progress("asking for Node.js's releases", 0.0)
     url = f"{server}/index.json"
     index = fetch(url, limit=16 << 20, cancelled=workshop.cancelled)
@@ -68,11 +88,7 @@ def make(inputs: NodeArchiveInputs, workshop: Workshop, layer: LayerWriter) -> N
     sums = f"{server}/{version}/SHASUMS256.txt"
     name = f"node-{version}-{platform}.tar.xz"
     digest = find_digest(fetch(sums, limit=1 << 20, cancelled=workshop.cancelled), sums, name)
-    workshop.progress(f"downloading Node.js {version}", 0.1)
-    archive = Published(f"node-{platform}.tar.xz", f"{server}/{version}/{name}", digest, LARGEST_ARCHIVE)
-    [tarball] = obtain([archive], workshop)
-    workshop.progress(f"unpacking Node.js {version}", 0.8)
-    place(list(_files(tarball, inputs.architecture)), layer)
+    return Artifact(_ARTIFACT, version, inputs.architecture, SHA256 + digest, f"{server}/{version}/{name}")
 
 
 def newest_release(index: bytes, url: str, wanted: str, platform: str) -> str:

@@ -21,7 +21,8 @@ from typing import Annotated
 from pydantic import BaseModel, Field, ValidationError
 
 from bouvet import process
-from bouvet.errors import CommandFailed, LayerError, ToolMissing
+from bouvet.errors import CommandFailed, LayerError, LockError, ToolMissing
+from bouvet.plan.provenance import Artifact
 
 _NETWORK_HINT = "check the network, and the registry in your npm configuration (npm config get registry)"
 _RANGE = re.compile(r"[0-9A-Za-z <>=^~|.*+-]{1,200}")
@@ -76,6 +77,26 @@ class Release:
             sha512=base64.b64decode(encoded.removeprefix("sha512-")),
             engines=node if isinstance(node, str) and _RANGE.fullmatch(node) else "*",
         )
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> Release:
+        """Return the release that a lock names.
+
+        Raises:
+            LockError: Its digest is none of npm's.
+        """
+        if not re.fullmatch(r"sha512-[0-9A-Za-z+/]{86}==", artifact.digest):
+            raise LockError(
+                f"the lock has no SHA-512 of {artifact}", hint="write it anew: bouvet lock --update"
+            )
+        digest = base64.b64decode(artifact.digest.removeprefix("sha512-"))
+        return cls(artifact.name, artifact.version, digest, "*")
+
+    @property
+    def artifact(self) -> Artifact:
+        """The release as it stands in a lock."""
+        encoded = base64.b64encode(self.sha512).decode()
+        return Artifact(self.package, self.version, digest=f"sha512-{encoded}")
 
 
 class Npm:
@@ -158,6 +179,11 @@ class Npm:
             if other != kept:
                 other.unlink(missing_ok=True)
         return kept
+
+    @property
+    def version(self) -> str:
+        """Npm's own version."""
+        return self._run("--version").strip()
 
     def _satisfying(self, wanted: str, versions: Iterable[str]) -> list[str]:
         """Return the versions within a range, ascending, by npm's own rules."""

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, Field, ValidationError
 
 from bouvet.download import fetch, published_sha256, wrong_digest
-from bouvet.errors import LayerError
+from bouvet.errors import DownloadError, LayerError
+from bouvet.plan.provenance import SHA256, Artifact
 
 if TYPE_CHECKING:
     import threading
@@ -37,6 +38,9 @@ TARGETS = {"x86_64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-lin
 
 PROFILE = "minimal"
 """The profile that is installed: the compiler, its library and cargo; no documentation."""
+
+CHANNEL = "channel-rust"
+"""What a channel's manifest is called in a lock."""
 
 _LARGEST_MANIFEST = 16 << 20
 _DATED = re.compile(r"(?P<name>.+)-(?P<date>\d{4}-\d{2}-\d{2})")
@@ -119,6 +123,23 @@ class Channel:
     _manifest: _Manifest
     _server: str
 
+    @property
+    def number(self) -> str:
+        """Rust's version alone: `1.96.0`."""
+        return self.version.partition(" ")[0]
+
+    def artifact(self, server: str, channel: str) -> Artifact:
+        """Return the manifest as it stands in a lock: as it was on its day, which it stays.
+
+        Args:
+            server: The distribution server's URL.
+            channel: What it was asked for as.
+        """
+        dated = _DATED.fullmatch(channel)
+        name, day = dated["name"] if dated else channel, self._manifest.date.isoformat()
+        url = f"{server}/dist/{day}/channel-rust-{name}.toml"
+        return Artifact(CHANNEL, day, "", SHA256 + self.sha256, url)
+
     def components(self, target: str, wanted: Sequence[str]) -> list[Component]:
         """Return the profile's components and the wanted ones, by name.
 
@@ -194,6 +215,33 @@ def read_channel(server: str, channel: str, cancelled: threading.Event | None = 
     if found != expected:
         raise wrong_digest(url, expected, found)
     return parse_channel(content, server, url)
+
+
+def read_locked_channel(
+    server: str, channel: str, locked: Artifact, cancelled: threading.Event | None = None
+) -> Channel:
+    """Fetch a channel's manifest of the day that a lock names.
+
+    Arguments as of `read_channel`.
+
+    Raises:
+        DownloadError: It cannot be had, or is another one.
+        LayerError: It is not such a manifest.
+    """
+    server = server.rstrip("/")
+    # A server that keeps no days may still have it as the newest.
+    newest = f"{server}/dist/channel-rust-{channel}.toml"
+    for url in (locked.path, newest):
+        try:
+            content = fetch(url, limit=_LARGEST_MANIFEST, cancelled=cancelled)
+        except DownloadError:
+            if url == newest:
+                raise
+            continue
+        found = hashlib.sha256(content).hexdigest()
+        if found == locked.sha256:
+            return parse_channel(content, server, url)
+    raise wrong_digest(newest, locked.sha256, found)
 
 
 def parse_channel(content: bytes, server: str, url: str) -> Channel:

@@ -21,9 +21,19 @@ from bouvet.download import fetch, published_sha256
 from bouvet.errors import FormatError, LayerError
 from bouvet.formats import elf
 from bouvet.layers.kept_downloads import Published, obtain
+from bouvet.layers.pins import check, demanded, pinned
 from bouvet.layers.placing import Placing
-from bouvet.layers.rust_channel import OFFICIAL_SERVER, PROFILE, TARGETS, read_channel
+from bouvet.layers.rust_channel import (
+    CHANNEL,
+    OFFICIAL_SERVER,
+    PROFILE,
+    TARGETS,
+    Channel,
+    read_channel,
+    read_locked_channel,
+)
 from bouvet.layers.rust_components import Toolchain
+from bouvet.plan.provenance import SHA256, Artifact, Provenance
 
 if TYPE_CHECKING:
     from bouvet.layers.maker import Workshop
@@ -35,6 +45,9 @@ PROXIES = (
     b"rust-gdb", b"rust-gdbgui", b"rust-lldb", b"rustc", b"rustdoc", b"rustfmt",
 )  # fmt: skip
 """What rustup can be called as: the tools of all components, whether they are installed or not."""
+
+RUSTUP = "rustup-init"
+"""What rustup's binary is called, on the server and in a lock."""
 
 LARGEST_ARCHIVE = 1 << 30
 """Bytes that a component's archive, or rustup's binary, may have."""
@@ -52,18 +65,30 @@ def make(inputs: RustupInputs, workshop: Workshop, layer: LayerWriter) -> None:
     Raises:
         DownloadError: Something cannot be had, or is not what the server announced.
         LayerError: The server has no such toolchain or component, or what it has makes no sense.
+        LockError: What a lock names cannot be had.
     """
     server = (inputs.server or OFFICIAL_SERVER).rstrip("/")
     target = TARGETS[inputs.architecture]
     workshop.progress(f"asking for the channel {inputs.channel}", 0.0)
-    channel = read_channel(server, inputs.channel, workshop.cancelled)
-    components = channel.components(target, inputs.components)
-    workshop.progress(f"downloading Rust {channel.version}, {len(components)} components", 0.1)
-    files = [
-        Published(f"{inputs.channel}-{each.name}.tar", each.url, each.sha256, LARGEST_ARCHIVE)
-        for each in components
-    ]
-    binary, *archives = obtain([_find_rustup(server, target, workshop), *files], workshop)
+    locked = [pinned(inputs.locked, name) for name in (CHANNEL, RUSTUP)]
+    with demanded(locked):
+        channel = _channel(server, inputs.channel, locked[0], workshop)
+        components = channel.components(target, inputs.components)
+        workshop.progress(f"downloading Rust {channel.version}, {len(components)} components", 0.1)
+        files = [
+            Published(f"{inputs.channel}-{each.name}.tar", each.url, each.sha256, LARGEST_ARCHIVE)
+            for each in components
+        ]
+        rustup = locked[1] or _find_rustup(server, target, workshop)
+        program = Published(f"rustup-init-{target}", rustup.path, rustup.sha256, LARGEST_ARCHIVE)
+        binary, *archives = obtain([program, *files], workshop)
+    artifacts = (
+        channel.artifact(server, inputs.channel),
+        rustup,
+        *(Artifact(each.name, channel.number, "", SHA256 + each.sha256, each.url) for each in components),
+    )
+    check(artifacts, inputs.locked)
+    layer.provenance = Provenance(tuple(sorted(artifacts)), sources=(server,))
     content = binary.read_bytes()
     _check_machine(content, inputs.architecture)
     name = f"{inputs.channel}-{target}"
@@ -82,7 +107,14 @@ def make(inputs: RustupInputs, workshop: Workshop, layer: LayerWriter) -> None:
         placing.link(_CARGO_BIN + proxy, b"rustup")
 
 
-def _find_rustup(server: str, target: str, workshop: Workshop) -> Published:
+def _channel(server: str, name: str, locked: Artifact | None, workshop: Workshop) -> Channel:
+    """Return the channel as it is, or as a lock knows it."""
+    if locked is None:
+        return read_channel(server, name, workshop.cancelled)
+    return read_locked_channel(server, name, locked, workshop.cancelled)
+
+
+def _find_rustup(server: str, target: str, workshop: Workshop) -> Artifact:
     """Return where the newest rustup is: what `rustup self update` would get."""
     url = f"{server}/rustup/release-stable.toml"
     try:
@@ -95,7 +127,7 @@ def _find_rustup(server: str, target: str, workshop: Workshop) -> Published:
     binary = f"{server}/rustup/archive/{version}/{target}/rustup-init"
     text = fetch(f"{binary}.sha256", limit=4096, cancelled=workshop.cancelled)
     digest = published_sha256(f"{binary}.sha256", text)
-    return Published(f"rustup-init-{target}", binary, digest, LARGEST_ARCHIVE)
+    return Artifact(RUSTUP, version, target, SHA256 + digest, binary)
 
 
 def _check_machine(content: bytes, architecture: str) -> None:

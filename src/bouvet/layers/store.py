@@ -4,7 +4,8 @@
       layers/<digest>/         a committed layer; never changed afterwards
         blob                   the files' content (`blob`)
         index.json             the tree (`index`)
-        seal.json              name, sizes, and the index's SHA-256: written last
+        provenance.json        what it was made from
+        seal.json              name, sizes, and the SHA-256 of what is JSON: written last
       locks/<digest>           held shared by who reads the layer, exclusively by who prunes it
       locks/<digest>.making    held by who makes the layer; never waited for with anything to wait for
       unpacked/<digest>/       the layer laid out as a directory (`unpacked`), removed with it
@@ -21,6 +22,7 @@ killed process left in `work` is removed by the next one.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -41,8 +43,10 @@ from bouvet.layers import index
 from bouvet.layers.blob import BlobSource
 from bouvet.layers.namespaces import remove_tree
 from bouvet.layers.writer import BLOB, INDEX, LayerWriter
+from bouvet.plan.provenance import Artifact, Provenance
 
 SEAL = "seal.json"
+PROVENANCE = "provenance.json"
 
 _ASK_SECONDS = 0.05
 
@@ -58,12 +62,14 @@ class Layer:
         name: The name of the step that made it.
         created: When, in seconds since 1970.
         tree: Its entries.
+        provenance: What it was made from.
     """
 
     digest: str
     name: str
     created: float
     tree: FileTree
+    provenance: Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,12 +302,15 @@ class Store:
             content = writer.commit()
         finally:
             writer.close()
+        provenance = json.dumps(dataclasses.asdict(writer.provenance)).encode()
+        (making / PROVENANCE).write_bytes(provenance)
         seal = {
             "version": 1,
             "name": name,
             "created": time.time(),
             "index": {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()},
             "blob": {"size": (making / BLOB).stat().st_size},
+            "provenance": {"sha256": hashlib.sha256(provenance).hexdigest()},
         }
         (making / SEAL).write_text(json.dumps(seal, indent=1) + "\n")
         making.rename(target)
@@ -346,10 +355,24 @@ def load_layer(directory: Path, digest: str) -> tuple[Layer, BlobSource]:
                 digest=digest,
             )
         document = index.parse(content)
+        provenance = _read_provenance(directory / PROVENANCE, seal["provenance"]["sha256"], digest)
         source = BlobSource(directory / BLOB, *index.decode_blob(document), digest)
-        return Layer(digest, seal["name"], seal["created"], index.decode_tree(document, source)), source
+        tree = index.decode_tree(document, source)
+        return Layer(digest, seal["name"], seal["created"], tree, provenance), source
     except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise LayerCorrupt(f"a cached layer is corrupt: {directory}: {error}", digest=digest) from error
+
+
+def _read_provenance(path: Path, expected: str, digest: str) -> Provenance:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise LayerCorrupt(f"a cached layer is corrupt: {path}", digest=digest)
+    read = json.loads(content)
+    return Provenance(
+        artifacts=tuple(Artifact(**row) for row in read["artifacts"]),
+        sources=tuple(read["sources"]),
+        tools=tuple((name, version) for name, version in read["tools"]),
+    )
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from bouvet.errors import FormatError
 from bouvet.formats.tree import FileTree, Inode
 from bouvet.layers import index
 from bouvet.layers.blob import BlobWriter
+from bouvet.plan.provenance import Provenance
 
 BLOB = "blob"
 INDEX = "index.json"
@@ -39,10 +40,12 @@ class LayerWriter:
     Attributes:
         tree: What was added so far. A maker may change metadata in it, or delete names from it, until
             it returns.
+        provenance: What the layer is made from; a maker that chooses says it.
     """
 
     def __init__(self, directory: Path) -> None:
         self.tree: FileTree = {}
+        self.provenance = Provenance()
         self._directory = directory
         self._blob = BlobWriter(directory / BLOB)
         self._added: dict[int, tuple[Inode, Inode]] = {}

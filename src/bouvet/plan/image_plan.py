@@ -91,6 +91,7 @@ def _debian(spec: Spec, architecture: Architecture) -> DebianInputs:
         exclude=(*spec.debian.exclude, *(NODESOURCE_EXCLUDE if archives else ())),
         include=spec.debian.include,
         archives=archives,
+        snapshot=spec.debian.snapshot,
     )
 
 

@@ -5,8 +5,11 @@ Content of the host's files is named by digests: the makers get the bytes from t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from bouvet.plan.provenance import Locked
 
 Variables = tuple[tuple[str, str], ...]
 """Environment variables, in order."""
@@ -42,6 +45,8 @@ class AptInputs:
         add: Names of packages to install, sorted.
         remove: Names of packages to purge, sorted.
         sources: Further archives.
+        snapshot: Where locked packages are had that the archives have no longer, as of `DebianInputs`.
+        locked: What a lock says.
     """
 
     kind: ClassVar[str] = "apt"
@@ -49,6 +54,8 @@ class AptInputs:
     add: tuple[str, ...]
     remove: tuple[str, ...]
     sources: tuple[AptSourceInputs, ...]
+    snapshot: str | None = field(default=None, metadata={"digested": False})
+    locked: Locked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,7 @@ class PipInputs:
     architecture: str
     packages: tuple[str, ...]
     environment: Variables
+    locked: Locked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,7 @@ class NpmInputs:
     architecture: str
     packages: tuple[str, ...]
     environment: Variables
+    locked: Locked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +88,7 @@ class CargoInputs:
     architecture: str
     packages: tuple[str, ...]
     environment: Variables
+    locked: Locked | None = None
 
 
 @dataclass(frozen=True, slots=True)

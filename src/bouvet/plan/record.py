@@ -93,6 +93,9 @@ def _differences(old: Any, new: Mapping[str, Any]) -> list[str]:
         before, after = old.get(key), new.get(key)
         if before == after:
             continue
+        if key == "locked":
+            found += _lock_differences(before, after)
+            continue
         if isinstance(before, list) and isinstance(after, list):
             found += _list_differences(key, before, after)
         elif any(str(each).startswith("sha256:") for each in (before, after)):
@@ -100,6 +103,15 @@ def _differences(old: Any, new: Mapping[str, Any]) -> list[str]:
         else:
             found.append(f"{key} is {_shown(after)}, was {_shown(before)}")
     return found
+
+
+def _lock_differences(before: Any, after: Any) -> list[str]:
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return ["a lock is used" if isinstance(after, dict) else "no lock is used"]
+    rows = [each.get("artifacts") for each in (before, after)]
+    if not all(isinstance(each, list) for each in rows) or rows[0] == rows[1]:
+        return ["the lock changed"]
+    return _list_differences("the lock", rows[0] or [], rows[1] or [])
 
 
 def _list_differences(key: str, before: list[Any], after: list[Any]) -> list[str]:

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from bouvet.plan.inputs import (
@@ -24,6 +24,7 @@ from bouvet.plan.inputs import (
     UsersInputs,
 )
 from bouvet.plan.oci_steps import ContainerInputs, OciInputs
+from bouvet.plan.provenance import Locked
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class DebianInputs:
         exclude: dpkg `path-exclude` patterns, in order.
         include: dpkg `path-include` patterns, applied after `exclude`.
         archives: Archives beside Debian's own.
+        snapshot: Where locked packages are had that the mirror has no longer, in the forms of `mirror`.
+        locked: What a lock says.
     """
 
     kind: ClassVar[str] = "debian"
@@ -71,6 +74,8 @@ class DebianInputs:
     exclude: tuple[str, ...]
     include: tuple[str, ...]
     archives: tuple[ArchiveInputs, ...] = ()
+    snapshot: str | None = field(default=None, metadata={"digested": False})
+    locked: Locked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ class NodeInputs:
     architecture: str
     version: str
     npm: str
+    locked: Locked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +97,14 @@ class NodeArchiveInputs:
         architecture: `x86_64` or `aarch64`.
         version: A version or the beginning of one: the newest release that matches.
         server: The URL of a `dist` directory, or None for that of nodejs.org.
+        locked: What a lock says.
     """
 
     kind: ClassVar[str] = "nodejs_org"
     architecture: str
     version: str
     server: str | None
+    locked: Locked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +124,7 @@ class RustupInputs:
         channel: `stable`, `beta`, `nightly`, each with an optional day, or a version.
         components: Components beside those of the profile `minimal`, sorted.
         server: The distribution server's URL, or None for the official one.
+        locked: What a lock says.
     """
 
     kind: ClassVar[str] = "rustup"
@@ -123,6 +132,7 @@ class RustupInputs:
     channel: str
     components: tuple[str, ...]
     server: str | None
+    locked: Locked | None = None
 
 
 @dataclass(frozen=True, slots=True)

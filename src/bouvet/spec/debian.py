@@ -24,6 +24,10 @@ class Debian(Table):
         "one for the suite, one for its updates, one for its security); mmdebstrap's own "
         "default if it is not set.",
     )
+    snapshot: Lines | None = Field(
+        None,
+        description="Where packages of a lock come from that the mirror has no longer, in the same forms.",
+    )
     packages: tuple[PackageName, ...] = Field(
         (), description="Packages to install beside the essential ones.", strict=False
     )

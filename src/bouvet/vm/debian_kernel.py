@@ -40,11 +40,13 @@ class DebianKernel:
         architecture: `x86_64` or `aarch64`.
         suite: Debian's release, for example `bookworm`.
         sources: mmdebstrap's MIRROR arguments; none for its own default.
+        sha256: The digest of the one package that will do, in hexadecimal; None for the newest.
     """
 
     architecture: str
     suite: str = "bookworm"
     sources: tuple[str, ...] = ()
+    sha256: str | None = None
 
 
 def download_image(

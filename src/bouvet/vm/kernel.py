@@ -96,8 +96,8 @@ def parse_kernel(text: str, architecture: str) -> KernelSource:
     """Return the source that a user's words mean.
 
     Args:
-        text: `debian`, `file:PATH` or `url:URL`; the last two may end in `#sha256=DIGEST`, and the last
-            has to.
+        text: `debian`, `file:PATH` or `url:URL`; each may end in `#sha256=DIGEST`, of Debian's package or
+            of the file, and the last has to.
         architecture: The architecture of `debian`.
 
     Raises:
@@ -108,9 +108,12 @@ def parse_kernel(text: str, architecture: str) -> KernelSource:
     if text == "debian":
         return DebianKernel(architecture)
     kind, _, place = text.partition(":")
-    place, marked, digest = place.partition("#sha256=")
+    marked, digest = text.partition("#sha256=")[1:]
+    place = place.partition("#sha256=")[0]
     if marked and not _DIGEST.fullmatch(digest.lower()):
         raise KernelError(f"{digest!r} is no SHA-256: 64 hexadecimal digits")
+    if text == f"debian#sha256={digest}":
+        return DebianKernel(architecture, sha256=digest.lower())
     if kind == "file" and place:
         return FileKernel(Path(place), digest.lower() or None)
     if kind == "url" and place and digest:
@@ -142,7 +145,7 @@ class KernelCache:
         Raises:
             KernelError: The source is a file that cannot be read.
         """
-        if isinstance(source, DebianKernel):
+        if isinstance(source, DebianKernel) and source.sha256 is None:
             try:
                 digest = self._pointer(source).read_text().strip()
             except FileNotFoundError:
@@ -150,6 +153,7 @@ class KernelCache:
             return self._read(digest) if _DIGEST.fullmatch(digest) else None
         if isinstance(source, FileKernel):
             return self._read(source.sha256 or _file_digest(source.path))
+        assert source.sha256 is not None
         return self._read(source.sha256)
 
     def get(self, source: KernelSource, *, listener: Listener = ignore) -> Kernel:
@@ -206,6 +210,12 @@ class KernelCache:
 
     def _add_debian(self, source: DebianKernel, scratch: Path, on_line: Callable[[str], None]) -> Kernel:
         digest, package = download_image(source, scratch, self._directory, on_line)
+        if source.sha256 not in (None, digest):
+            raise KernelError(
+                "Debian's archive has another kernel than the one that was asked for",
+                hint="a lock names it: lock a newer one with 'bouvet lock --update kernel'",
+                details=(f"expected SHA-256 {source.sha256}", f"found SHA-256    {digest}"),
+            )
         kernel = self._read(digest)
         if kernel is None:
             if package is None or _file_digest(package) != digest:
