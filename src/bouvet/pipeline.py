@@ -303,6 +303,7 @@ def _obtain(making: _Making, step: Step, below: Sequence[concurrent.futures.Futu
                 below=LowerLayers(
                     trees=[layer.tree for layer in layers],
                     directories=lambda: making.unpacked.directories(layers, waiting),
+                    architecture=making.order.architecture,
                     cache=store.cache,
                     keep_failed=(lambda place: store.keep(place, step.name)) if making.keep_failed else None,
                 ),

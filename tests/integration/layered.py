@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 import stat
 import sys
@@ -93,6 +94,7 @@ def run_script(
     name: str = "script",
     output: Callable[[str], None] = lambda line: None,
     keep: bool = False,
+    architecture: str = platform.machine(),
     **settings: Any,
 ) -> Layer:
     """Return the layer of what a script changes over others."""
@@ -109,6 +111,7 @@ def run_script(
             below=LowerLayers(
                 trees=trees,
                 directories=lambda: unpacked.directories(layers, lambda: None),
+                architecture=architecture,
                 cache=store.cache,
                 keep_failed=(lambda place: store.keep(place, name)) if keep else None,
             ),

@@ -7,23 +7,27 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 NOBODY = 65534
 REPOSITORY = Path(__file__).parents[2]
 
 
-def as_nobody(directory: Path, command: list[str], *, subordinate: str) -> subprocess.CompletedProcess[str]:
+def as_nobody(
+    directory: Path, command: list[str], *, subordinate: str, hidden: Sequence[Path] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run a command as the user nobody, with these subordinate ids, in a mount namespace of its own.
 
     Its home, and what it makes, is in `directory`, which nobody may enter and write. The tests' own
     interpreter and sources can be in root's home, which nobody cannot enter: in the namespace, that home
-    has nothing else in it.
+    has nothing else in it. Hidden directories of the host are empty.
     """
     with tempfile.TemporaryDirectory() as own:
         (Path(own) / "ids").write_text(subordinate)
         Path(own).chmod(0o755)
         lines = [f"mount --bind {shlex.quote(own)}/ids /etc/{name}" for name in ("subuid", "subgid")]
+        lines += [f"mount -t tmpfs -o mode=755 none {shlex.quote(str(place))}" for place in hidden]
         home = Path.home()
         needed = [place for place in (Path(sys.base_prefix), REPOSITORY) if place.is_relative_to(home)]
         for number, place in enumerate(needed):

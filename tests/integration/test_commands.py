@@ -11,7 +11,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -40,7 +39,7 @@ from tests.integration.layered import (
     run_script,
     tiny_system,
 )
-from tests.integration.ordinary_user import NOBODY, as_nobody
+from tests.integration.ordinary_user import as_nobody
 
 pytestmark = [pytest.mark.needs_tool("unshare", "busybox"), pytest.mark.slow]
 
@@ -56,14 +55,6 @@ def store(empty_cache: Path) -> Iterator[Store]:
 @pytest.fixture
 def tiny(store: Store) -> Layer:
     return commit(store, "tiny", tiny_system())
-
-
-@pytest.fixture
-def nobodys_directory() -> Iterator[Path]:
-    """A directory of the user nobody, not in one of root's."""
-    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="bouvet-test-") as made:
-        os.chown(made, NOBODY, NOBODY)
-        yield Path(made)
 
 
 def seen(store: Store, layers: list[Layer], script: str, **settings: Any) -> list[str]:

@@ -29,7 +29,7 @@ from typing import IO, TYPE_CHECKING, Any
 from bouvet import process
 from bouvet.errors import CommandFailed, FormatError, LayerError
 from bouvet.formats.tree import FileTree
-from bouvet.layers import capturing, enclosure, index, namespaces
+from bouvet.layers import capturing, emulation, enclosure, index, namespaces
 from bouvet.layers.difference import Difference
 from bouvet.layers.enclosure import Settings
 from bouvet.layers.logins import Login, find_login
@@ -87,15 +87,17 @@ def run_over_layers(command: Command, workshop: Workshop, layer: LayerWriter) ->
 
     Raises:
         CommandFailed: It ended with an error; its last lines are the details.
-        LayerError: It cannot be started, or the host does not let the user run it.
+        LayerError: It cannot be started, or the host does not let the user run it, or programs of the
+            layers' architecture.
+        ToolMissing: The emulator of that architecture is not installed.
     """
     assert workshop.below is not None
     scratch = workshop.scratch / "command"
     newest = newest_time(workshop.lower)
     try:
-        _prepare(command, workshop, scratch, newest)
+        settings = _prepare(command, workshop, scratch, newest)
         with _kept(scratch, workshop.below):
-            _run(command, scratch, workshop)
+            _run(command, _start_line(scratch / _SETTINGS, settings), scratch, workshop)
         _capture(scratch, Difference(workshop.lower, newest), layer)
     finally:
         namespaces.remove_tree(scratch)
@@ -129,7 +131,7 @@ def entering(scratch: Path, argv: Sequence[str]) -> list[str]:
         settings, scratch=str(scratch), argv=list(argv) or ["/bin/sh", "-i"], interactive=True
     )
     entered.write(scratch / _ENTERED)
-    return _start_line(scratch / _ENTERED, network=settings.network)
+    return _start_line(scratch / _ENTERED, entered)
 
 
 def environment_of(command: Command, login: Login, newest: int) -> dict[str, str]:
@@ -160,8 +162,8 @@ def environment_of(command: Command, login: Login, newest: int) -> dict[str, str
     return fixed | proxies | dict(command.environment)
 
 
-def _prepare(command: Command, workshop: Workshop, scratch: Path, newest: int) -> None:
-    """Fill the scratch directory with what the enclosure needs."""
+def _prepare(command: Command, workshop: Workshop, scratch: Path, newest: int) -> Settings:
+    """Fill the scratch directory with what the enclosure needs; return what it is told."""
     assert workshop.below is not None
     login = find_login(workshop.lower, command.user)
     for name in (enclosure.UPPER, enclosure.WORK, enclosure.FILES, enclosure.SHOWN, enclosure.STAGE):
@@ -185,9 +187,11 @@ def _prepare(command: Command, workshop: Workshop, scratch: Path, newest: int) -
         gid=login.gid,
         groups=list(login.groups),
         network=command.network,
+        architecture=workshop.below.architecture,
         caches={place: str(directory) for place, directory in command.caches.items()},
     )
     settings.write(scratch / _SETTINGS)
+    return settings
 
 
 def _make_mount_points(command: Command, base: Path) -> None:
@@ -224,9 +228,8 @@ def undescribed_directories(trees: Sequence[FileTree], merged: FileTree) -> File
     return {path: inode for path, inode in found.items() if inode.is_directory}
 
 
-def _run(command: Command, scratch: Path, workshop: Workshop) -> None:
+def _run(command: Command, argv: Sequence[str], scratch: Path, workshop: Workshop) -> None:
     """Run the prepared command to its end."""
-    argv = _start_line(scratch / _SETTINGS, network=command.network)
     tail: deque[str] = deque(maxlen=process.TAIL_LINES)
     environment = namespaces.python_environment()
     late = threading.Event()
@@ -252,13 +255,11 @@ def _run(command: Command, scratch: Path, workshop: Workshop) -> None:
         raise CommandFailed(f"the command {how}", details=shown)
 
 
-def _start_line(settings: Path, *, network: bool) -> list[str]:
-    further = ("--ipc", "--uts") if network else ("--ipc", "--uts", "--net")
-    return [
-        *namespaces.enter_namespaces(*further),
-        *namespaces.python(enclosure.__name__),
-        str(settings),
-    ]
+def _start_line(path: Path, settings: Settings) -> list[str]:
+    """Return the command line that does what the settings in a file say."""
+    further = ("--ipc", "--uts") if settings.network else ("--ipc", "--uts", "--net")
+    entered = emulation.enter_emulation(namespaces.enter_namespaces(*further), settings.architecture)
+    return [*entered, *namespaces.python(enclosure.__name__), str(path)]
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import platform
 import resource
 import signal
 import socket
@@ -39,6 +40,7 @@ from bouvet import process
 from bouvet.errors import LayerError
 from bouvet.formats.tree import MemorySource
 from bouvet.layers import index, layout, mounts
+from bouvet.layers.emulation import HANDLERS
 
 ATTRIBUTES = "attributes.json"
 BASE = "base"
@@ -76,6 +78,7 @@ class Settings:
         gid: its group id, and
         groups: its further groups.
         network: Whether it is in the host's network namespace, not in a new one.
+        architecture: That of the layers' programs: what starts this process makes them run.
         caches: Directories of the host by the path at which they appear.
         interactive: Whether it reads the terminal, over what a failed command left.
     """
@@ -89,6 +92,7 @@ class Settings:
     gid: int
     groups: list[int]
     network: bool
+    architecture: str
     caches: dict[str, str]
     interactive: bool = False
 
@@ -109,9 +113,13 @@ def main(path: str) -> None:
     settings = Settings.read(Path(path))
     with Path(settings.scratch, REPORT).open("w") as report:
         try:
-            with contextlib.ExitStack() as opened:
-                _mount_all(settings, opened)
-            answer: dict[str, object] = {"status": _run(settings)}
+            with contextlib.ExitStack() as held:
+                if settings.architecture != platform.machine():
+                    # A user namespace's handlers of foreign programs go with their last mount.
+                    _open_path(str(HANDLERS), held)
+                with contextlib.ExitStack() as opened:
+                    _mount_all(settings, opened)
+                answer: dict[str, object] = {"status": _run(settings)}
         except LayerError as error:
             answer = {"error": error.message}
         except OSError as error:

@@ -22,6 +22,7 @@ class LowerLayers:
     Attributes:
         trees: Their trees, lowest first.
         directories: Lays them out, where that was not done before; returns their directories, lowest first.
+        architecture: That of their programs, which commands start: `x86_64` or `aarch64`.
         cache: Returns a directory that commands keep between builds, by its name.
         keep_failed: Moves the scratch directory of a command that failed to where the user finds it, and
             returns where that is. None: it is removed.
@@ -29,6 +30,7 @@ class LowerLayers:
 
     trees: Sequence[FileTree]
     directories: Callable[[], Sequence[Path]]
+    architecture: str
     cache: Callable[[str], Path]
     keep_failed: Callable[[Path], Path] | None = None
 
