@@ -20,6 +20,7 @@ from bouvet.errors import CommandFailed, LayerError
 from bouvet.layers import commands, debian_archives
 from bouvet.layers.client_settings import client_settings
 from bouvet.layers.commands import FILES, Command
+from bouvet.layers.deb822 import stanza
 from bouvet.layers.mmdebstrap import find_cause
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def source_text(source: AptSourceInputs, key: str | None) -> str:
         "Signed-By": key or "",
         "Trusted": "" if key else "yes",
     }
-    return "".join(f"{name}: {value}\n" for name, value in fields.items() if value)
+    return stanza(fields)
 
 
 def _files(inputs: AptInputs, workshop: Workshop) -> Iterator[tuple[str, bytes]]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from bouvet import process
 from bouvet.download import fetch
 from bouvet.errors import CommandFailed, LayerError
+from bouvet.layers.deb822 import stanza
 
 if TYPE_CHECKING:
     from bouvet.layers.maker import Workshop
@@ -38,19 +39,20 @@ def settings(archive: ArchiveInputs, key: str) -> tuple[str, str]:
         archive: The archive.
         key: Its public key, armored.
     """
-    # An empty line would end the field (deb822).
-    lines = [line.strip() or "." for line in key.strip().splitlines()]
-    source = (
-        f"Types: deb\nURIs: {archive.url}\nSuites: {archive.suite}\nComponents: {archive.component}\n"
-        "Signed-By:\n" + "".join(f" {line}\n" for line in lines)
-    )
+    source = {
+        "Types": "deb",
+        "URIs": archive.url,
+        "Suites": archive.suite,
+        "Components": archive.component,
+        "Signed-By": key.strip(),
+    }
     # By its suite: one host may mirror Debian's own archive as well.
     pin = f"Pin: release n={archive.suite}"
     preferences = (
         f"Package: *\n{pin}\nPin-Priority: -1\n\n"
         f"Package: {' '.join(archive.packages)}\n{pin}\nPin-Priority: 990\n"
     )
-    return source, preferences
+    return stanza(source), preferences
 
 
 def hooks(archive: ArchiveInputs, workshop: Workshop) -> list[str]:
