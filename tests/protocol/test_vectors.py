@@ -39,7 +39,7 @@ def test_vector(vector: dict[str, Any], connection: Any, tmp_path: Path) -> None
 
 def play(vector: dict[str, Any], connection: Any, directory: str) -> None:
     """Take a vector's steps on a new connection; the directory is empty, and where the agent is."""
-    names = {"directory": directory}
+    names: dict[str, Any] = {"directory": directory}
     for step in vector["steps"]:
         step = named(step, names)  # noqa: PLW2901
         if "send" in step:
@@ -53,6 +53,10 @@ def play(vector: dict[str, Any], connection: Any, directory: str) -> None:
             names |= captured(step["expect"], found)
         elif "expect_all" in step:
             expect_all(step["expect_all"], connection)
+        elif "expect_stream" in step:
+            content, after = unframed(connection.read_line())
+            assert content == join(step["expect_stream"]["content"])
+            assert difference(expand(step["expect_stream"]["then"]), json.loads(after)) is None
         elif "expect_line" in step:
             assert connection.read_line() == join(step["expect_line"])
 
@@ -77,11 +81,13 @@ def test_nothing_is_sent_unasked(connection: Any) -> None:
 # --- The vectors' own language ------------------------------------------------------------------------
 
 
-def named(value: Any, names: dict[str, str]) -> Any:
-    """Replace `${name}` in every string by what is known under that name."""
+def named(value: Any, names: dict[str, Any]) -> Any:
+    """Replace `${name}` in strings by what is known under that name; a string of it alone becomes that."""
     if isinstance(value, str):
         for name, meaning in names.items():
-            value = value.replace(f"${{{name}}}", meaning)
+            if value == f"${{{name}}}":
+                return meaning
+            value = value.replace(f"${{{name}}}", str(meaning))
         return value
     if isinstance(value, list):
         return [named(item, names) for item in value]
@@ -90,11 +96,13 @@ def named(value: Any, names: dict[str, str]) -> Any:
     return value
 
 
-def captured(expected: Any, found: Any) -> dict[str, str]:
+def captured(expected: Any, found: Any) -> dict[str, Any]:
     """Return what an answer says where a name is expected."""
     match expected:
         case {"$capture": name}:
             return {name: found}
+        case {"$has": members}:
+            return captured(members, found)
         case dict() if isinstance(found, dict):
             return {
                 key: value
@@ -102,6 +110,15 @@ def captured(expected: Any, found: Any) -> dict[str, str]:
                 for key, value in captured(expected[name], found[name]).items()
             }
     return {}
+
+
+def unframed(line: bytes) -> tuple[bytes, bytes]:
+    """Return the content of the frames that a line begins with, and what follows them."""
+    content = b""
+    while length := int.from_bytes(line[:4], "big"):
+        content += line[4 : 4 + length]
+        line = line[4 + length :]
+    return content, line[4:]
 
 
 def join(parts: list[Any]) -> bytes:
@@ -137,6 +154,8 @@ def difference(expected: Any, found: Any, where: str = "response") -> str | None
     match expected:
         case {"$regex": _} | {"$capture": _} | {"$number": _}:
             return None if fits(expected, found) else f"{where} is not {expected}: {shorten(found)}"
+        case {"$has": dict(members)} if isinstance(found, dict):
+            return difference(members, {name: found[name] for name in found.keys() & members.keys()}, where)
         case dict() if isinstance(found, dict):
             if expected.keys() != found.keys():
                 return f"{where} has the members {sorted(found)}, not {sorted(expected)}: {shorten(found)}"
@@ -157,7 +176,12 @@ def fits(expected: dict[str, str], found: Any) -> bool:
         case {"$regex": pattern}:
             return isinstance(found, str) and re.search(pattern, found) is not None
         case {"$capture": _}:
-            return isinstance(found, str) and found != ""
+            return (isinstance(found, str) and found != "") or is_count(found)
+    return is_count(found)
+
+
+def is_count(found: Any) -> bool:
+    """Say whether an answer is a whole number from 0."""
     return isinstance(found, int) and not isinstance(found, bool) and found >= 0
 
 
@@ -179,7 +203,11 @@ def shorten(value: Any) -> str:
         ([1], 1),
         ({"$regex": "^x"}, "yx"),
         ({"$regex": "1"}, 1),
-        ({"$capture": "id"}, 1),
+        ({"$capture": "id"}, 1.5),
+        ({"$capture": "id"}, True),
+        ({"$has": {"a": 1}}, {"a": 2, "b": 1}),
+        ({"$has": {"a": 1}}, {"b": 1}),
+        ({"$has": {"a": 1}}, [1]),
         ({"$capture": "id"}, ""),
         ({"$number": "any"}, "1"),
         ({"$number": "any"}, True),
