@@ -213,21 +213,27 @@ func (c *cgroup) event(file, name string) int64 {
 }
 
 // signalSession sends a signal to the processes of a session, for want of a control group: those that
-// have left it are not reached.
+// have left it are not reached. SIGKILL also gets those that are started meanwhile: it is sent until no
+// other process is found, and who has got it starts none.
 func signalSession(leader int, number syscall.Signal) {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		_ = syscall.Kill(-leader, number)
-		return
-	}
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil || pid == os.Getpid() {
-			continue
+	signalled := map[int]bool{}
+	for found := true; found; {
+		found = false
+		entries, err := os.ReadDir("/proc")
+		if err != nil {
+			_ = syscall.Kill(-leader, number)
+			return
 		}
-		session, _, failure := syscall.RawSyscall(syscall.SYS_GETSID, uintptr(pid), 0, 0)
-		if failure == 0 && int(session) == leader {
-			_ = syscall.Kill(pid, number)
+		for _, entry := range entries {
+			pid, err := strconv.Atoi(entry.Name())
+			if err != nil || pid == os.Getpid() || signalled[pid] {
+				continue
+			}
+			session, _, failure := syscall.RawSyscall(syscall.SYS_GETSID, uintptr(pid), 0, 0)
+			if failure == 0 && int(session) == leader {
+				_ = syscall.Kill(pid, number)
+				signalled[pid], found = true, number == syscall.SIGKILL
+			}
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // The files of these groups are written here as the kernel would: cgroups(7). Real groups are in the tests
@@ -104,5 +105,36 @@ func TestWithoutControlGroupsCommandsHaveNone(t *testing.T) {
 	g = cgroups{directory: "/nonexistent"}
 	if group := g.take(); group != nil {
 		t.Errorf("%+v", group)
+	}
+}
+
+func TestAKilledSessionStartsNothingMore(t *testing.T) {
+	a := testAgent()
+	for range 300 {
+		// It starts processes as fast as it can, in its session.
+		reader, writer, err := pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		started, err := a.children.start(launch{program: "/bin/sh", directory: "/",
+			argv:    []string{"sh", "-c", "echo; while :; do (sleep 1000 &) ; done"},
+			streams: [3]*os.File{os.Stdin, writer, writer}})
+		writer.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := readPiece(reader, func([]byte) {}); err != nil {
+			t.Fatal(err)
+		}
+		signalSession(started.pid, syscall.SIGKILL)
+		<-started.ended
+		// All of them had the pipe: it ends with the last.
+		_ = reader.SetReadDeadline(time.Now().Add(testPatience))
+		for open := true; open; {
+			if err := readPiece(reader, func(piece []byte) { open = len(piece) > 0 }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		reader.Close()
 	}
 }
