@@ -45,8 +45,10 @@ RIGHT: dict[str, dict[str, Any]] = {
         "boot_id": "b", "machine_id": "m", "uptime_ms": 1, "image": {"name": "n"},
     },
     "decode_step": {"step_ns": -1},
-    "decode_resumed": {"changed": ["clock"]},
-    "decode_logs": {"lines": ["x"], "cursor": "c"},
+    "decode_resumed": {
+        "changed": ["clock"], "failed": [{"part": "network", "message": "no server"}], "repeated": False,
+    },
+    "decode_logs": {"lines": ["x"], "cursor": "c", "more": True},
 }  # fmt: skip
 
 JSON = st.recursive(

@@ -88,6 +88,7 @@ from bouvet.protocol.results import (
 )
 from bouvet.protocol.system import (
     LogLines,
+    Resumed,
     SystemInfo,
     decode_info,
     decode_logs,
@@ -135,6 +136,7 @@ __all__ = [
     "ProcessEvent",
     "RequestRefused",
     "Response",
+    "Resumed",
     "Started",
     "SystemInfo",
     "command_params",

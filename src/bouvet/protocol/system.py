@@ -12,6 +12,9 @@ from bouvet.protocol.members import INTEGER_LIMIT, Members
 LINES_LIMIT = 1 << 16
 """Lines of the log that one answer holds at most."""
 
+PARTS_LIMIT = 64
+"""Parts of a resume that one answer holds at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class SystemInfo:
@@ -41,16 +44,33 @@ class SystemInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """What `system.resume` has done; a part is `clock`, `entropy`, `machine_id`, `hostname` or `network`.
+
+    Attributes:
+        changed: The parts that are changed.
+        failed: Why the others could not be, by part; a call with the same token tries them again.
+        repeated: Whether the token is the one of the call before.
+    """
+
+    changed: frozenset[str]
+    failed: Mapping[str, str]
+    repeated: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LogLines:
     """Lines of the guest's journal.
 
     Attributes:
         lines: The lines, the oldest first.
         cursor: Where the next lines begin; None if there were none.
+        more: Whether there were older ones that fit the request.
     """
 
     lines: tuple[str, ...]
     cursor: str | None
+    more: bool
 
 
 def decode_info(result: object) -> SystemInfo:
@@ -82,13 +102,18 @@ def decode_step(result: object) -> int:
     return Members(result, "system.set_clock").integer("step_ns", -INTEGER_LIMIT)
 
 
-def decode_resumed(result: object) -> frozenset[str]:
-    """Read the result of `system.resume`: the names of what was changed.
+def decode_resumed(result: object) -> Resumed:
+    """Read the result of `system.resume`.
 
     Raises:
         AgentError: It is something else.
     """
-    return frozenset(Members(result, "system.resume").items("changed", _decode_text, 64))
+    members = Members(result, "system.resume")
+    return Resumed(
+        frozenset(members.items("changed", _decode_text, PARTS_LIMIT)),
+        dict(members.items("failed", _decode_failure, PARTS_LIMIT)),
+        members.flag("repeated"),
+    )
 
 
 def decode_logs(result: object) -> LogLines:
@@ -98,7 +123,11 @@ def decode_logs(result: object) -> LogLines:
         AgentError: It is something else.
     """
     members = Members(result, "system.logs")
-    return LogLines(members.items("lines", _decode_text, LINES_LIMIT), members.optional_text("cursor", 1024))
+    return LogLines(
+        members.items("lines", _decode_text, LINES_LIMIT),
+        members.optional_text("cursor", 1024),
+        members.flag("more"),
+    )
 
 
 def decode_metrics(result: object) -> Mapping[str, Any]:
@@ -108,6 +137,11 @@ def decode_metrics(result: object) -> Mapping[str, Any]:
         AgentError: It is something else.
     """
     return Members(result, "system.metrics").raw()
+
+
+def _decode_failure(value: object) -> tuple[str, str]:
+    members = Members(value, "system.resume")
+    return members.text("part", 64), members.text("message")
 
 
 def _decode_text(value: object) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from bouvet.protocol import (
     LogLines,
+    Resumed,
     SystemInfo,
     decode_info,
     decode_logs,
@@ -56,18 +57,18 @@ class System:
         entropy: bytes | None = None,
         hostname: str | None = None,
         timeout: float = CALL_SECONDS,
-    ) -> frozenset[str]:
+    ) -> Resumed:
         """Make a guest that was restored, or cloned, one of its own: clock, randomness, identity, network.
 
         Args:
-            token: A name for this occasion: a second call with the same one changes nothing.
+            token: A name for this occasion: a second call with the same one only tries what had failed.
             time_ns: The time, in nanoseconds since 1970.
             entropy: Random bytes that no other guest gets.
             hostname: Its host name.
             timeout: Seconds to wait for the response.
 
         Returns:
-            The names of what was changed.
+            What was changed, and what could not be: that is no error here.
         """
         params: dict[str, Any] = {"token": token}
         params |= {"time_ns": time_ns} if time_ns is not None else {}
