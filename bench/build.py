@@ -65,6 +65,7 @@ class Image:
     package: str
     work: Path
     written: int = 0
+    forgotten: int = 0
     added: bool = False
     steps: dict[str, list[dict[str, float]]] = field(default_factory=dict)
 
@@ -111,7 +112,11 @@ class Image:
     def forget_directories(self) -> None:
         """Return to where no layer is laid out."""
         self.remove_package()
-        remove_tree(self.cache / "bouvet" / "unpacked")
+        # Not deleted here: for half a minute an ext4 passes over the inodes of deleted files, one by one,
+        # whenever it makes a file, which may then take a hundred times as long.
+        unpacked = self.cache / "bouvet" / "unpacked"
+        unpacked.rename(self.cache / f"unpacked-{self.forgotten}")
+        self.forgotten += 1
 
     def add_package(self, way: str) -> None:
         """Build the image with the package."""
