@@ -17,17 +17,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bouvet.errors import CommandFailed, LayerError
-from bouvet.layers import commands, debian_archives
+from bouvet.layers import commands, debian_archives, locked_debs
 from bouvet.layers.client_settings import client_settings
 from bouvet.layers.commands import FILES, Command
 from bouvet.layers.deb822 import stanza
 from bouvet.layers.mmdebstrap import find_cause
+from bouvet.layers.pins import check
+from bouvet.plan.provenance import Provenance
 
 if TYPE_CHECKING:
-    from bouvet.formats.tree import FileTree
+    from bouvet.formats.tree import FileTree, Inode
     from bouvet.layers.maker import Workshop
     from bouvet.layers.writer import LayerWriter
     from bouvet.plan.inputs import AptInputs, AptSourceInputs
+    from bouvet.plan.provenance import Locked
+
+_SHOWN = "shown"
+_STATUS = b"var/lib/dpkg/status"
+_LIST = "/etc/apt/sources.list.d/lock.list"
+_PINS = "/etc/apt/preferences.d/lock"
+# With a lock, lists are read anew: those that are kept are of other archives.
+_LOCKED = (
+    "-oDir::State::lists=/tmp/lists", "-oDir::Cache::pkgcache=", "-oDir::Cache::srcpkgcache=",
+)  # fmt: skip
+_LOCK_ALONE = (f"-oDir::Etc::sourcelist={_LIST}", "-oDir::Etc::sourceparts=/dev/null")
 
 LISTS_SECONDS = 24 * 3600.0
 """How long lists of packages are used without asking the archives for newer ones."""
@@ -39,8 +52,8 @@ _COMPLETE = "complete"
 _ARMOR = b"-----BEGIN PGP"
 # One user in the tree's namespace is enough: the whole of it is thrown away. What is not synced to the
 # disk when the host fails is made again.
-_OPTIONS = (
-    "--quiet", "--yes", "--no-install-recommends",
+_OPTIONS = ("--quiet", "--yes", "--no-install-recommends")
+_SETTINGS = (
     "-oAPT::Sandbox::User=root", "-oDpkg::Use-Pty=false", "-oDpkg::Options::=--force-unsafe-io",
     "-oDpkg::Options::=--force-confdef", "-oDpkg::Options::=--force-confold", "-oAcquire::Languages=none",
     "-oAPT::Keep-Downloaded-Packages=true", "-oDir::Cache::pkgcache=/var/lib/apt/lists/pkgcache.bin",
@@ -53,17 +66,25 @@ def make(inputs: AptInputs, workshop: Workshop, layer: LayerWriter) -> None:
 
     Raises:
         LayerError: There is no apt in the layers below, a package is unknown, or an archive cannot be read.
+        LockError: A locked package cannot be had, or the lock is not all that is needed.
     """
     if _APT not in workshop.lower:
         raise LayerError("the layers below have no apt", hint="packages are added to Debian's trees only")
     assert workshop.below is not None
     staged = workshop.scratch / "archives"
     (staged / "partial").mkdir(parents=True)
-    debian_archives.stage(workshop.downloads, staged)
+    lines = source_lines(workshop.lower, inputs)
+    if inputs.locked is not None:
+        _stage_locked(inputs, inputs.locked, lines, workshop, staged)
+    if inputs.locked is None or not inputs.locked.complete:
+        debian_archives.stage(workshop.downloads, staged)
     added = dict(_files(inputs, workshop))
     lists = workshop.below.cache(f"apt-lists-{_fingerprint(workshop.lower, added)}")
     settings = client_settings()
     given = {f"added-{index}": content for index, content in enumerate(added.values())}
+    if inputs.locked is not None:
+        given["lock.list"] = (locked_debs.source_line("/var/cache/apt/archives") + "\n").encode()
+        given["lock.pins"] = locked_debs.preferences(inputs.locked.artifacts).encode()
     program = script(inputs, list(added), fresh=_is_fresh(lists)).encode()
     command = Command(
         argv=("/bin/sh", "-e", f"{FILES}/{_SCRIPT}"),
@@ -82,7 +103,16 @@ def make(inputs: AptInputs, workshop: Workshop, layer: LayerWriter) -> None:
             hint=error.hint or hint,
             details=error.details,
         ) from error
-    debian_archives.collect(staged, workshop.downloads)
+    kept = debian_archives.collect(staged, workshop.downloads, replacing=inputs.locked is None)
+    shown = (staged / _SHOWN).read_text(errors="replace")
+    before, after = (_installed(tree.get(_STATUS)) for tree in (workshop.lower, layer.tree))
+    artifacts = tuple(
+        artifact
+        for artifact in locked_debs.installed(shown, kept)
+        if (artifact.name, artifact.version, artifact.architecture) in after - before
+    )
+    check(artifacts, inputs.locked)
+    layer.provenance = Provenance(artifacts, lines)
 
 
 def script(inputs: AptInputs, added: Sequence[str], *, fresh: bool) -> str:
@@ -93,16 +123,82 @@ def script(inputs: AptInputs, added: Sequence[str], *, fresh: bool) -> str:
         added: Paths of files to put there first; their contents are `added-0` and so on.
         fresh: Whether the lists of packages are new enough to be tried first.
     """
-    lines = [f'apt() {{ apt-get {shlex.join(_OPTIONS)} "$@"; }}']
+    locked = inputs.locked
+    settings = [*_SETTINGS, *(() if locked is None else _LOCKED), *_alone(locked)]
+    options = shlex.join([*_OPTIONS, *settings])
+    lines = [f'apt() {{ apt-get {options} "$@"; }}']
     for index, path in enumerate(added):
         lines.append(f"install -D -m 644 {FILES}/added-{index} {shlex.quote(path)}")
     update = f"apt update --error-on=any && touch /var/lib/apt/lists/{_COMPLETE}"
     wanted = shlex.join([*inputs.add, *(f"{name}-" for name in inputs.remove)])
     install = f"apt install --purge {wanted}" if wanted else "true"
-    lines.append(f"{install} || {{ {update} && {install}; }}" if fresh else f"{update}\n{install}")
+    if locked is not None:
+        lines.append(f"mkdir -p /tmp/lists/partial && install -D -m 644 {FILES}/lock.list {_LIST}")
+        if not locked.complete:
+            lines.append(f"install -D -m 644 {FILES}/lock.pins {_PINS}")
+        lines += ["apt update --error-on=any", install]
+    else:
+        lines.append(f"{install} || {{ {update} && {install}; }}" if fresh else f"{update}\n{install}")
     if inputs.remove:
         lines.append("apt autoremove --purge")
+    lines.append(
+        "dpkg-query --show --showformat='${binary:Package}=${Version}\\n' | "
+        f"xargs apt-cache {shlex.join(settings)} show >/var/cache/apt/archives/{_SHOWN}"
+    )
+    if locked is not None:
+        lines.append(f"rm -f {_LIST} {_PINS}")
     return "\n".join(lines) + "\n"
+
+
+def source_lines(lower: FileTree, inputs: AptInputs) -> tuple[str, ...]:
+    """Return the archives of the layers below and of the step in apt's one-line format, without keys."""
+    found: list[str] = []
+    for path, inode in sorted(lower.items()):
+        if not path.startswith(_SOURCES) or not inode.is_regular:
+            continue
+        text = inode.content().decode(errors="replace")
+        if path.endswith(b".sources"):
+            for paragraph in text.split("\n\n"):
+                found += _deb822_lines(locked_debs.fields(paragraph))
+        else:
+            found += [line.strip() for line in text.splitlines() if line.strip().startswith("deb ")]
+    for source in inputs.sources:
+        suites = (source.suites, source.components)
+        found += [" ".join(("deb", uri, suite, *suites[1])) for uri in source.uris for suite in suites[0]]
+    return tuple(dict.fromkeys(found))
+
+
+def _deb822_lines(fields: Mapping[str, str]) -> Iterator[str]:
+    for uri in fields.get("URIs", "").split():
+        for suite in fields.get("Suites", "").split():
+            yield " ".join(("deb", uri, suite, *fields.get("Components", "").split()))
+
+
+def _stage_locked(
+    inputs: AptInputs, locked: Locked, lines: Sequence[str], workshop: Workshop, staged: Path
+) -> None:
+    """Get the locked packages, and index them for apt."""
+    archives = [*lines, *locked.sources]
+    if inputs.snapshot is not None:
+        archives += locked_debs.mirror_lines(inputs.snapshot, "stable")
+    locked_debs.obtain(locked.artifacts, locked_debs.addresses(archives), workshop, staged)
+    locked_debs.write_archive(locked.artifacts, staged, "lock")
+
+
+def _alone(locked: Locked | None) -> tuple[str, ...]:
+    """Return apt's options that let it see the lock's archive and no other."""
+    return _LOCK_ALONE if locked is not None and locked.complete else ()
+
+
+def _installed(status: Inode | None) -> set[tuple[str, str, str]]:
+    """Return name, version and architecture of what dpkg's status says is installed."""
+    text = "" if status is None else status.content().decode(errors="replace")
+    found = map(locked_debs.fields, text.split("\n\n"))
+    return {
+        (each["Package"], each.get("Version", ""), each.get("Architecture", ""))
+        for each in found
+        if each.get("Status", "").endswith(" installed") and "Package" in each
+    }
 
 
 def source_text(source: AptSourceInputs, key: str | None) -> str:

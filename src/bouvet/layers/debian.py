@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from bouvet import process
-from bouvet.errors import FormatError, LayerError
+from bouvet.errors import FormatError
 from bouvet.layers import apt_archive, debian_archives, emulation, locked_debs, mmdebstrap, namespaces, pins
 from bouvet.layers.debian_tree import Settling
 from bouvet.plan.provenance import Locked, Provenance
@@ -90,7 +90,7 @@ def _stage_locked(inputs: DebianInputs, locked: Locked, workshop: Workshop, dire
     """Get the locked packages, and index them for apt."""
     archives = [*sources(inputs), *(archive_line(each) for each in inputs.archives), *locked.sources]
     if inputs.snapshot is not None:
-        archives += mirror_lines(inputs.snapshot, inputs.suite)
+        archives += locked_debs.mirror_lines(inputs.snapshot, inputs.suite)
     addresses = locked_debs.addresses(archives)
     locked_debs.obtain(locked.artifacts, addresses, workshop, directories.staged)
     locked_debs.write_archive(locked.artifacts, directories.staged, inputs.suite)
@@ -177,31 +177,7 @@ def sources(inputs: DebianInputs) -> list[str]:
     Raises:
         LayerError: The URL says nothing about where the security archive is.
     """
-    return [] if inputs.mirror is None else mirror_lines(inputs.mirror, inputs.suite)
-
-
-def mirror_lines(mirror: str, suite: str) -> list[str]:
-    """Return the lines of apt's one-line format for a mirror or a snapshot, in the form that a spec has it.
-
-    Raises:
-        LayerError: The URL says nothing about where the security archive is.
-    """
-    if mirror.startswith("deb "):
-        return mirror.splitlines()
-    url = mirror.rstrip("/")
-    # A snapshot has its time after the archive's name.
-    before, found, after = f"{url}/".rpartition("/debian/")
-    if not found:
-        raise LayerError(
-            f"the mirror {mirror} has no '/debian' in it",
-            hint="give apt source lines ('deb URL SUITE main'), one for the suite, one for its security",
-        )
-    security = f"{before}/debian-security/{after}".rstrip("/")
-    return [
-        f"deb {url} {suite} main",
-        f"deb {url} {suite}-updates main",
-        f"deb {security} {suite}-security main",
-    ]
+    return [] if inputs.mirror is None else locked_debs.mirror_lines(inputs.mirror, inputs.suite)
 
 
 def command(

@@ -47,6 +47,30 @@ def addresses(lines: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def mirror_lines(mirror: str, suite: str) -> list[str]:
+    """Return the lines of apt's one-line format for a mirror or a snapshot, in the form that a spec has it.
+
+    Raises:
+        LayerError: The URL says nothing about where the security archive is.
+    """
+    if mirror.startswith("deb "):
+        return mirror.splitlines()
+    url = mirror.rstrip("/")
+    # A snapshot has its time after the archive's name.
+    before, found, after = f"{url}/".rpartition("/debian/")
+    if not found:
+        raise LayerError(
+            f"the mirror {mirror} has no '/debian' in it",
+            hint="give apt source lines ('deb URL SUITE main'), one for the suite, one for its security",
+        )
+    security = f"{before}/debian-security/{after}".rstrip("/")
+    return [
+        f"deb {url} {suite} main",
+        f"deb {url} {suite}-updates main",
+        f"deb {security} {suite}-security main",
+    ]
+
+
 def obtain(
     artifacts: Sequence[Artifact], archives: Sequence[str], workshop: Workshop, directory: Path
 ) -> None:

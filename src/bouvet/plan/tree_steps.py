@@ -54,7 +54,13 @@ def package_steps(
         )
         for source in apt.sources
     )
-    inputs = AptInputs(architecture, tuple(sorted(set(apt.add))), tuple(sorted(set(apt.remove))), sources)
+    inputs = AptInputs(
+        architecture,
+        tuple(sorted(set(apt.add))),
+        tuple(sorted(set(apt.remove))),
+        sources,
+        snapshot=spec.debian.snapshot,
+    )
     return [("apt", inputs)]
 
 
