@@ -43,7 +43,7 @@ owner = "12"
 [[run]]
 name = "what-scripts-make"
 script = '''
-mkdir -p /srv/made/b /srv/made/a
+mkdir -p /srv/made/directory /srv/made/another
 echo "$LANG $LC_ALL $TZ $HOME $PWD $(umask)" > /srv/made/environment
 for name in i I z a; do echo $name > /srv/made/$name; done
 env > /srv/made/env
