@@ -149,6 +149,7 @@ def test_every_tool_that_a_test_needs_is_installed() -> None:
         "mount",
         "setpriv",
         "sh",
+        "taskset",
         "umount",
         "unshare",
     }
