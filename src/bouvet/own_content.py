@@ -8,11 +8,13 @@ from pathlib import Path
 from bouvet.errors import SpecError
 from bouvet.layers import host_files
 from bouvet.layers.host_files import HostFiles
+from bouvet.plan.toolchain_steps import NODE_KEY
 from bouvet.plan.tree_steps import file_place, key_place
 from bouvet.spec import Spec
 from bouvet.spec.files import File
-from bouvet.spec.packages import ARMORED_KEY, AptSource
+from bouvet.spec.packages import ARMORED_KEY
 from bouvet.spec.templates import substitute, unknown_names
+from bouvet.spec.toolchains import is_url
 
 
 def collect(spec: Spec, directory: Path) -> dict[str, HostFiles]:
@@ -48,7 +50,10 @@ def _places(spec: Spec, directory: Path) -> Iterator[tuple[str, str, Callable[[]
             yield f"files[{index}]", file_place(file.path), _reader(file, spec, directory)
     for index, source in enumerate(spec.apt.sources):
         if source.key is not None:
-            yield f"apt.sources[{index}].key", key_place(source.name), _key_reader(source, directory)
+            yield f"apt.sources[{index}].key", key_place(source.name), _key_reader(source.key, directory)
+    node = spec.node
+    if node is not None and node.key is not None and not is_url(node.key):
+        yield NODE_KEY, NODE_KEY, _key_reader(node.key, directory)
 
 
 def _reader(file: File, spec: Spec, directory: Path) -> Callable[[], HostFiles]:
@@ -73,8 +78,7 @@ def _reader(file: File, spec: Spec, directory: Path) -> Callable[[], HostFiles]:
     return read
 
 
-def _key_reader(source: AptSource, directory: Path) -> Callable[[], HostFiles]:
-    key = source.key or ""
+def _key_reader(key: str, directory: Path) -> Callable[[], HostFiles]:
     if ARMORED_KEY in key:
         return lambda: host_files.text(key)
     return lambda: host_files.read(directory / key)

@@ -18,6 +18,7 @@ from bouvet.formats.tree import FileTree
 from bouvet.layers import apt_archive, debian
 from bouvet.layers.store import Store
 from bouvet.layers.writer import LayerWriter
+from bouvet.order import Order
 from bouvet.plan import plan_layers
 from bouvet.plan.steps import DebianInputs
 from bouvet.spec import Spec
@@ -120,16 +121,21 @@ def nodesource(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node
             )
 
 
-def inputs_of(debian_archive: Archive, nodesource: NodeSource, version: str = "20") -> DebianInputs:
-    """Return the Debian step of a spec with NodeSource's Node.js."""
+def spec_of(debian_archive: Archive, nodesource: NodeSource, **node: str) -> Spec:
+    """Return a spec with NodeSource's Node.js."""
     node = {
         "source": "nodesource",
-        "version": version,
         "server": nodesource.url,
         "key": f"{nodesource.url}/gpgkey/nodesource-repo.gpg.key",
         "fingerprint": nodesource.fingerprint,
+        **node,
     }
-    spec = Spec.model_validate({"debian": {"mirror": debian_archive.mirror}, "node": node, "agent": False})
+    return Spec.model_validate({"debian": {"mirror": debian_archive.mirror}, "node": node, "agent": False})
+
+
+def inputs_of(debian_archive: Archive, nodesource: NodeSource, version: str = "20") -> DebianInputs:
+    """Return its Debian step."""
+    spec = spec_of(debian_archive, nodesource, version=version)
     code = {"debian": "1", "system": "1"}
     machine = {"amd64": "x86_64", "arm64": "aarch64"}[architecture()]
     step, *others = plan_layers(spec, machine, code=code, agent="")  # type: ignore[arg-type]
@@ -179,11 +185,14 @@ def test_the_key_may_be_a_file_or_its_text(
     if kind == "text":
         key = nodesource.key.read_text()
     if kind == "binary":
-        key = str(tmp_path / "key.gpg")
-        nodesource.gpg(f"--output={key}", "--export", nodesource.fingerprint)
-    [archive] = inputs_of(debian_archive, nodesource).archives
-    workshop = bench(tmp_path).workshop
-    commands = apt_archive.hooks(replace(archive, key=key), workshop)
+        key = "keys/key.gpg"
+        (tmp_path / "keys").mkdir()
+        nodesource.gpg(f"--output={tmp_path / key}", "--export", nodesource.fingerprint)
+    order = Order(spec_of(debian_archive, nodesource, key=key), "x86_64", "box", tmp_path)
+    inputs = order.steps[0].inputs
+    assert isinstance(inputs, DebianInputs)
+    workshop = replace(bench(tmp_path).workshop, sources=order.sources)
+    commands = apt_archive.hooks(inputs.archives[0], workshop)
     assert len(commands) == 2
     [text] = [path.read_text() for path in workshop.scratch.rglob("sources.list.d-*")]
     assert "\n .\n" in text

@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 import shlex
 import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bouvet import process
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from bouvet.plan.steps import ArchiveInputs
 
 LARGEST_KEY = 1 << 20
-"""Bytes that a public key may have."""
+"""Bytes that a downloaded public key may have."""
 
 _SECONDS = 60.0
 
@@ -114,13 +113,7 @@ def _fingerprints(listing: str) -> list[str]:
 
 
 def _key(archive: ArchiveInputs, workshop: Workshop) -> bytes:
-    """Return the key from where the spec says it is."""
+    """Return the key: downloaded, or the user's own."""
     if archive.key.startswith(("http://", "https://")):
         return fetch(archive.key, limit=LARGEST_KEY, cancelled=workshop.cancelled)
-    if not archive.key.startswith("/"):
-        return archive.key.encode()
-    try:
-        with Path(archive.key).open("rb") as file:
-            return file.read(LARGEST_KEY)
-    except OSError as error:
-        raise LayerError(f"the key {archive.key} cannot be read: {error.strerror}") from error
+    return workshop.sources[archive.key].entries[0].read()

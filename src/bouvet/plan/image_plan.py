@@ -59,11 +59,11 @@ def plan_layers(
         code: For each kind of step a digest of the code that makes it.
         agent: The digest of the agent's binary.
         content: The digests of the host's files that the spec names, by their place in it
-            (`tree_steps.file_place`, `tree_steps.key_place`).
+            (`tree_steps.file_place`, `tree_steps.key_place`, `toolchain_steps.NODE_KEY`).
         container: The container image that it starts with, None for a tree of Debian's.
     """
     if container is None:
-        base = [make_step("debian", _debian(spec, architecture), code=code["debian"])]
+        base = [make_step("debian", _debian(spec, architecture, content or {}), code=code["debian"])]
     else:
         named = [(f"oci-{number}", layer) for number, layer in enumerate(container.layers, 1)]
         base = chained(list(named), code, [])
@@ -81,8 +81,8 @@ def plan_layers(
     return steps
 
 
-def _debian(spec: Spec, architecture: Architecture) -> DebianInputs:
-    archives = toolchain_archives(spec)
+def _debian(spec: Spec, architecture: Architecture, content: Mapping[str, str]) -> DebianInputs:
+    archives = toolchain_archives(spec, content)
     return DebianInputs(
         architecture=architecture,
         suite=spec.debian.suite,

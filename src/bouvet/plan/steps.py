@@ -36,7 +36,7 @@ class ArchiveInputs:
         url: Its address.
         suite: Its suite.
         component: The suite's component.
-        key: The public key that signs it: a URL, an absolute path, or armored text.
+        key: The public key that signs it: a URL, or the digest of its content.
         fingerprint: That key's fingerprint, in hexadecimal.
         packages: Names of the packages that come from it, sorted.
     """

@@ -14,10 +14,13 @@ from bouvet.plan.steps import (
     make_step,
 )
 from bouvet.spec import Architecture, Spec
-from bouvet.spec.toolchains import RUST_PACKAGES, Node, Rust
+from bouvet.spec.toolchains import RUST_PACKAGES, Node, Rust, is_url
 
 DEFAULT_NPM = "11"
 """The npm that is installed where the spec names none."""
+
+NODE_KEY = "node.key"
+"""The name in the plan of NodeSource's key where that is no URL."""
 
 NODESOURCE_EXCLUDE = ("/usr/lib/node_modules/npm/docs/*", "/usr/lib/node_modules/npm/man/*")
 """npm's documentation, which NodeSource's package has where Debian's own rules do not look."""
@@ -56,17 +59,21 @@ def toolchain_packages(spec: Spec) -> list[str]:
     return [*rust, f"nodejs={node.version}{'-' if whole else '.'}*"]
 
 
-def toolchain_archives(spec: Spec) -> tuple[ArchiveInputs, ...]:
-    """Return the archives that those packages come from, beside Debian's own."""
+def toolchain_archives(spec: Spec, content: Mapping[str, str]) -> tuple[ArchiveInputs, ...]:
+    """Return the archives that those packages come from, beside Debian's own.
+
+    Args:
+        spec: What the image shall hold.
+        content: The digests of the host's files, by the place in the spec that names them.
+    """
     node = spec.node
     if node is None or node.source != "nodesource":
         return ()
     assert node.server is not None
     assert node.key is not None
     assert node.fingerprint is not None
-    archive = ArchiveInputs(
-        "nodesource", node.server, "nodistro", "main", node.key, node.fingerprint, ("nodejs",)
-    )
+    key = node.key if is_url(node.key) else content[NODE_KEY]
+    archive = ArchiveInputs("nodesource", node.server, "nodistro", "main", key, node.fingerprint, ("nodejs",))
     return (archive,)
 
 

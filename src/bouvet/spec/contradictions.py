@@ -40,6 +40,8 @@ def _size_contradictions(data: Mapping[str, Any]) -> Iterator[str]:
 def _base_contradictions(data: Mapping[str, Any]) -> Iterator[str]:
     if data.get("from") is not None and data.get("debian"):
         yield "from: the image starts with this one or with a tree of [debian]; set one of them"
+    if data.get("from") is not None and _table(data, "node").get("source") == "nodesource":
+        yield "node.source: NodeSource's packages come with a tree of [debian]; over 'from' use 'nodejs.org'"
     system = _table(data, "system")
     environment = _table(system, "environment")
     if "PATH" in environment:

@@ -30,9 +30,15 @@ _RUST_KEYS: dict[str, set[str]] = {"debian": set(), "rustup": {"channel", "compo
 Url = Annotated[str, matching(_URL, "URL; it begins with http:// or https://")]
 
 
+def is_url(key: str) -> bool:
+    """Return whether a key is to be downloaded, and is no path or text."""
+    return _URL.fullmatch(key) is not None
+
+
 def _key(value: str) -> str:
-    if not (_URL.fullmatch(value) or value.startswith("/") or value.strip().startswith(ARMORED_KEY)):
-        raise ValueError(f"is no key: a URL, an absolute path, or text that begins with '{ARMORED_KEY}'")
+    path = bool(value) and "\n" not in value and "://" not in value
+    if not (is_url(value) or path or value.strip().startswith(ARMORED_KEY)):
+        raise ValueError(f"is no key: a URL, a path, or text that begins with '{ARMORED_KEY}'")
     return value
 
 
@@ -55,7 +61,7 @@ class Node(Table):
     )
     key: Annotated[Lines, AfterValidator(_key)] | None = Field(
         None,
-        description="The key that signs NodeSource's archive: a URL, an absolute path, or the armored text.",
+        description="The key that signs NodeSource's archive: a URL, a file's path, or the armored text.",
     )
     fingerprint: Annotated[str, matching(_FINGERPRINT, "fingerprint: 40 hexadecimal digits")] | None = Field(
         None, description="The fingerprint of that key."

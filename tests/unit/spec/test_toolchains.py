@@ -20,6 +20,7 @@ ARCHIVE = {"server": "https://example.org/node_20.x", "key": "/etc/key.asc", "fi
         {"node": {"npm": "10"}},
         {"node": {"source": "nodejs.org", "version": "22", "server": "http://127.0.0.1/dist"}},
         {"node": {"source": "nodesource", **ARCHIVE}},
+        {"node": {"source": "nodesource", **ARCHIVE, "key": "keys/nodesource.asc"}},
         {"rust": {"source": "rustup"}},
         {"rust": {"source": "rustup", "channel": "nightly-2026-05-20", "components": ["rust-src"]}},
         {"rust": {"source": "rustup", "channel": "1.96.0", "server": "https://example.org"}},
@@ -39,6 +40,10 @@ def test_what_goes_together(data: dict[str, Any]) -> None:
         ({"node": {"source": "nodejs.org", "npm": "11"}}, "node.npm: means nothing"),
         ({"node": {"source": "nodejs.org", "key": "/x"}}, "node.key: means nothing"),
         ({"node": {"source": "nodesource"}}, "node: needs server, key, fingerprint"),
+        (
+            {"from": "oci:image", "node": {"source": "nodesource", **ARCHIVE}},
+            r"node.source: NodeSource's packages come with a tree of \[debian\]",
+        ),
         ({"rust": {"channel": "beta"}}, "rust.channel: means nothing with rust.source = 'debian'"),
         ({"rust": {"components": ["clippy"]}}, "rust.components: means nothing"),
     ],
@@ -62,7 +67,9 @@ def test_what_does_not(data: dict[str, Any], message: str) -> None:
         ("node", "source", "brew"),
         ("node", "server", "nodejs.org/dist"),
         ("node", "fingerprint", "F1E0B4"),
-        ("node", "key", "key.asc"),
+        ("node", "key", ""),
+        ("node", "key", "file:///etc/key.asc"),
+        ("node", "key", "two\nlines"),
     ],
 )
 def test_values_that_are_wrong(table: str, key: str, value: object) -> None:
