@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -19,18 +16,19 @@ from pathlib import Path
 import pytest
 
 from bouvet.errors import LayerError
-from bouvet.layers import debian
+from bouvet.formats.tree import FileTree
+from bouvet.layers import debian, namespaces
+from bouvet.layers.debian_tree import Settling
 from bouvet.layers.maker import Workshop
 from bouvet.layers.store import Layer, Store
 from bouvet.layers.writer import LayerWriter
 from bouvet.plan.steps import DebianInputs
+from tests.integration.ordinary_user import REPOSITORY, as_nobody
 from tests.integration.tiny_debian import PACKAGED, Archive, architecture, serving
 
 pytestmark = [pytest.mark.needs_tool("mmdebstrap", "unshare", "dpkg-deb", "ldd"), pytest.mark.slow]
 
 NANOSECONDS = 1_000_000_000
-NOBODY = 65534
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -62,7 +60,12 @@ def inputs_of(archive: Archive, *packages: str) -> DebianInputs:
     )
 
 
-def make(store: Store, inputs: DebianInputs, digest: str = "layer") -> Layer:
+def make(
+    store: Store,
+    inputs: DebianInputs,
+    digest: str = "layer",
+    output: Callable[[str], None] = lambda line: None,
+) -> Layer:
     """Make a layer as the pipeline does."""
 
     def fill(writer: LayerWriter) -> None:
@@ -71,7 +74,7 @@ def make(store: Store, inputs: DebianInputs, digest: str = "layer") -> Layer:
             downloads=store.downloads("debian"),
             lower={},
             progress=lambda message, fraction: None,
-            output=lambda line: None,
+            output=output,
         )
         debian.make(inputs, workshop, writer)
 
@@ -124,6 +127,87 @@ def test_the_same_packages_give_the_same_bytes(archive: Archive, empty_cache: Pa
         make(store, inputs_of(archive, "greeter"), "first")
         make(store, inputs_of(archive, "greeter"), "second")
         assert layer_bytes(empty_cache, "first") == layer_bytes(empty_cache, "second")
+
+
+def test_a_tree_that_needs_more_memory_than_there_is_is_made_on_the_disk(
+    archive: Archive, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(empty_cache) as store:
+        make(store, inputs_of(archive, "greeter"), "first")
+        monkeypatch.setattr(debian, "LEAST_MEMORY", 1)
+        monkeypatch.setattr(debian, "available", lambda: 4 << 20)
+        archive.requests.clear()
+        lines: list[str] = []
+        make(store, inputs_of(archive, "greeter"), "second", lines.append)
+        assert any("No space left on device" in line for line in lines), "the memory was enough"
+        assert debs(archive.requests) == []
+        assert layer_bytes(empty_cache, "first") == layer_bytes(empty_cache, "second")
+
+
+def test_mmdebstrap_alone_makes_the_same_tree(archive: Archive, empty_cache: Path, tmp_path: Path) -> None:
+    """Its own way of unpacking and configuring is the reference for ours."""
+    add_intricate_packages(archive)
+    inputs = inputs_of(archive, "greeter", "intricate", "triggered")
+    with Store(empty_cache) as store:
+        ours = make(store, inputs).tree
+        scratch = tmp_path / "reference"
+        scratch.mkdir()
+        directories = debian.Directories(scratch)
+        options = debian.command(inputs, directories.write_settings(inputs), directories)
+        argv = [word for word in options if not word.startswith(("--extract-hook", "--skip"))]
+        argv = ["--variant=essential" if word == "--variant=custom" else word for word in argv]
+        argv[argv.index(str(directories.tree))] = str(scratch / "tree.tar")
+        argv[argv.index("--format=directory")] = "--format=tar"
+        argv.insert(1, f"--include={','.join(inputs.packages)}")
+        started = int(time.time()) * NANOSECONDS
+        entering = [*namespaces.enter_namespaces(), *argv]
+        environment = debian.build_environment(scratch)
+        subprocess.run(entering, env=environment, check=True, capture_output=True, timeout=120)
+        settling = Settling(started)
+        reference = LayerWriter(scratch)
+        with (scratch / "tree.tar").open("rb") as stream:
+            reference.add_tar(stream, settling.keep)
+        settling.settle()
+        assert b"etc/trigger-ran" in ours
+        assert described(ours) == described(reference.tree)
+
+
+def add_intricate_packages(archive: Archive) -> None:
+    """Add packages with all that dpkg does more than unpack files."""
+    files: dict[str, bytes | Path] = {
+        "etc/intricate.conf": b"setting\n",
+        "usr/lib/intricate/program": b"#!/bin/sh\n",
+        "usr/share/man/man1/intricate.1": b"manual\n",
+        "usr/share/doc/intricate/copyright": b"free\n",
+        "usr/share/intricate/empty": b"",
+    }
+    control = {
+        "conffiles": "/etc/intricate.conf\n",
+        "preinst": "#!/bin/sh\nset -e\n[ ! -e /usr/lib/intricate ]\n"
+        "dpkg-divert --package intricate --rename --divert /usr/bin/greet.real /usr/bin/greet\n",
+        "triggers": "activate-noawait greeted\n",
+    }
+    archive.add("intricate", files, control=control, fields="Pre-Depends: greeter\n")
+    control = {"triggers": "interest-noawait greeted\ninterest-noawait /usr/share/intricate\n"}
+    postinst = 'echo "$1" >> /etc/trigger-ran\n'
+    archive.add("triggered", {"etc/x": b"x"}, postinst=postinst, control=control, depends="unwanted")
+    archive.add("unwanted", {"usr/share/unwanted": b"only a dependency"})
+    archive.publish()
+
+
+def described(tree: FileTree) -> dict[bytes, object]:
+    """Return all there is to say of each path of a tree."""
+    first: dict[int, bytes] = {}
+    for path in sorted(tree):
+        first.setdefault(id(tree[path]), path)
+    return {
+        path: (
+            first[id(inode)],
+            (inode.mode, inode.uid, inode.gid, inode.mtime, inode.target, inode.device, inode.xattrs),
+            inode.content(),
+        )
+        for path, inode in tree.items()
+    }
 
 
 def test_packages_are_downloaded_once(archive: Archive, empty_cache: Path) -> None:
@@ -221,46 +305,22 @@ def wait_for(condition: Callable[[], bool], child: subprocess.Popen[bytes] | Non
 
 @pytest.mark.needs_root
 @pytest.mark.needs_tool("newuidmap", "setpriv")
-def test_an_ordinary_user_gets_the_same_bytes(archive: Archive, empty_cache: Path, tmp_path: Path) -> None:
+def test_an_ordinary_user_gets_the_same_bytes(
+    archive: Archive, empty_cache: Path, nobodys_directory: Path
+) -> None:
     inputs = inputs_of(archive, "greeter")
     with Store(empty_cache) as store:
         make(store, inputs)
-    users_cache = tmp_path / "users-cache"
-    users_cache.mkdir(mode=0o700)
-    os.chown(users_cache, NOBODY, NOBODY)
-    done = as_nobody(tmp_path, build_command(users_cache, inputs), subordinate="nobody:100000:65536\n")
+    cache = nobodys_directory / "cache"
+    done = as_nobody(nobodys_directory, build_command(cache, inputs), subordinate="nobody:100000:65536\n")
     assert done.returncode == 0, done.stderr
-    assert layer_bytes(users_cache) == layer_bytes(empty_cache)
+    assert layer_bytes(cache) == layer_bytes(empty_cache)
 
 
 @pytest.mark.needs_root
 @pytest.mark.needs_tool("newuidmap", "setpriv")
-def test_an_ordinary_user_without_subordinate_ids_is_told(archive: Archive, tmp_path: Path) -> None:
-    users_cache = tmp_path / "users-cache"
-    users_cache.mkdir(mode=0o700)
-    os.chown(users_cache, NOBODY, NOBODY)
-    done = as_nobody(tmp_path, build_command(users_cache, inputs_of(archive)), subordinate="")
+def test_an_ordinary_user_without_subordinate_ids_is_told(archive: Archive, nobodys_directory: Path) -> None:
+    command = build_command(nobodys_directory / "cache", inputs_of(archive))
+    done = as_nobody(nobodys_directory, command, subordinate="")
     assert done.returncode != 0
     assert "LayerError: this host does not let an ordinary user make trees with other owners" in done.stderr
-
-
-def as_nobody(directory: Path, command: list[str], *, subordinate: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as the user nobody, with these subordinate ids, in a mount namespace of its own.
-
-    The user may read what root may, because the tests' own interpreter can be in root's home.
-    """
-    for parent in (directory, *directory.parents):
-        if parent.owner() == "root" and parent.is_relative_to(tempfile.gettempdir()):
-            parent.chmod(parent.stat().st_mode | 0o055)
-    ids = directory / "ids"
-    ids.write_text(subordinate)
-    source = shlex.quote(str(ids))
-    mount = f"mount --bind {source} /etc/subuid && mount --bind {source} /etc/subgid"
-    user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-    user += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-    script = f"{mount} && exec {shlex.join([*user, *command])}"
-    argv = ["unshare", "--mount", "sh", "-euc", script]
-    environment = {**os.environ, "HOME": str(directory)}
-    return subprocess.run(
-        argv, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )

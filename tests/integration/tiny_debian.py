@@ -20,8 +20,9 @@ from pathlib import Path
 
 # What dpkg and mmdebstrap run in the tree.
 PROGRAMS = (
-    "chown", "diff", "dpkg", "dpkg-deb", "dpkg-query", "dpkg-split", "env", "false", "ldconfig", "mkdir",
-    "mv", "rm", "sed", "sh", "sleep", "start-stop-daemon", "tar", "touch", "true",
+    "cat", "chown", "diff", "dpkg", "dpkg-deb", "dpkg-divert", "dpkg-query", "dpkg-split", "env", "false",
+    "ldconfig", "ln",
+    "mkdir", "mv", "rm", "sed", "sh", "sleep", "start-stop-daemon", "tar", "touch", "true",
 )  # fmt: skip
 PACKAGED = 1_600_000_000
 """The time, in seconds since 1970, of everything that a package brings."""
@@ -49,8 +50,21 @@ class Archive:
         essential: bool = False,
         depends: str = "",
         postinst: str | None = None,
+        control: Mapping[str, str] | None = None,
+        fields: str = "",
     ) -> None:
-        """Build a package with dpkg-deb; a file is its content, or the host's file to copy."""
+        """Build a package with dpkg-deb; a file is its content, or the host's file to copy.
+
+        Args:
+            name: The package's name.
+            files: Its files.
+            version: Its version.
+            essential: Whether it is essential.
+            depends: What it depends on.
+            postinst: The commands that configure it.
+            control: Further files of its control member.
+            fields: Further lines of its description.
+        """
         tree = self.directory / "trees" / name
         for path, content in files.items():
             target = tree / path
@@ -59,20 +73,22 @@ class Archive:
                 shutil.copy(content, target)
             else:
                 target.write_bytes(content)
-        control = tree / "DEBIAN"
-        control.mkdir(parents=True)
-        (control / "control").write_text(
+        directory = tree / "DEBIAN"
+        directory.mkdir(parents=True)
+        (directory / "control").write_text(
             f"Package: {name}\nVersion: {version}\nArchitecture: {architecture()}\nPriority: required\n"
             f"Maintainer: nobody <nobody@example.org>\nDescription: a test\n"
             + "Essential: yes\n" * essential
             + f"Depends: {depends}\n" * bool(depends)
+            + fields
         )
-        if postinst is not None:
-            (control / "postinst").write_text("#!/bin/sh\nset -e\n" + postinst)
-            (control / "postinst").chmod(0o755)
-        for directory, names, file_names in os.walk(tree):
+        scripts = {} if postinst is None else {"postinst": "#!/bin/sh\nset -e\n" + postinst}
+        for each, text in {**scripts, **(control or {})}.items():
+            (directory / each).write_text(text)
+            (directory / each).chmod(0o755 if text.startswith("#!") else 0o644)
+        for place, names, file_names in os.walk(tree):
             for each in (*names, *file_names, "."):
-                os.utime(Path(directory, each), (PACKAGED, PACKAGED))
+                os.utime(Path(place, each), (PACKAGED, PACKAGED))
         package = self.directory / f"{name}_{version}_{architecture()}.deb"
         run("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(tree), str(package))
         shutil.rmtree(tree)

@@ -119,6 +119,7 @@ class BlobWriter:
     identity: str | None = None
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._pending = bytearray()
         self._flushed = 0
@@ -128,6 +129,20 @@ class BlobWriter:
     def size(self) -> int:
         """Bytes so far."""
         return self._flushed + len(self._pending)
+
+    def take(self, path: Path, size: int, checksums: Sequence[int]) -> None:
+        """Take a finished blob in place of this one, to which nothing was added.
+
+        Args:
+            path: Its file, on the same file system; it is moved.
+            size: Its size in bytes.
+            checksums: The CRC-32C of each of its chunks.
+        """
+        assert not self.size, "there is something in the blob already"
+        path.replace(self._path)
+        os.close(self._descriptor)
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        self._flushed, self.checksums = size, list(checksums)
 
     def add_stream(self, stream: IO[bytes], size: int) -> tuple[Segment, ...]:
         """Append a file's content read from a stream.

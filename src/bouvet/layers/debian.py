@@ -1,4 +1,8 @@
-"""The Debian layer: packages installed by mmdebstrap into a tree that is streamed into the layer.
+"""The Debian layer: packages installed by mmdebstrap, with a hook of ours, into a tree.
+
+    bootstrapping    the process in the namespaces: makes room for the tree, writes it as a layer
+      mmdebstrap       configures apt, updates its lists, cleans up
+        installing       its hook: apt chooses, packages are decompressed ahead, dpkg installs
 
 mmdebstrap runs in its `root` mode inside `namespaces` of its own, so that root and an ordinary user get
 the same bytes. Its own `unshare` mode is not used: its root is a subordinate id too, which cannot enter a
@@ -12,15 +16,24 @@ from __future__ import annotations
 
 import functools
 import shlex
-import time
-from collections.abc import Iterable
+import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from bouvet import process
-from bouvet.errors import FormatError
-from bouvet.layers import apt_archive, debian_archives, emulation, locked_debs, mmdebstrap, namespaces, pins
-from bouvet.layers.debian_tree import Settling
+from bouvet.layers import (
+    apt_archive,
+    bootstrapping,
+    debian_archives,
+    emulation,
+    installing,
+    locked_debs,
+    mmdebstrap,
+    namespaces,
+    pins,
+)
+from bouvet.layers.memory import available
 from bouvet.plan.provenance import Locked, Provenance
 
 if TYPE_CHECKING:
@@ -30,6 +43,12 @@ if TYPE_CHECKING:
 
 DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 """Debian's name of each architecture."""
+
+LEAST_MEMORY = 2 << 30
+"""Bytes of memory that a tree gets, or else none: it is on the disk then."""
+
+_SHARE = 0.5
+"""The part of the available memory that a tree may take."""
 
 _PREFERENCES = '"$1"/etc/apt/preferences.d/merged-usr'
 _PINNED = '"$1"/etc/apt/sources.list.d/lock.list'
@@ -50,7 +69,7 @@ Acquire::Languages "none";
 
 
 def make(inputs: DebianInputs, workshop: Workshop, layer: LayerWriter) -> None:
-    """Install the packages and stream the resulting tree into the layer.
+    """Install the packages and write the resulting tree into the layer.
 
     Raises:
         LayerError: The host cannot run it, a package is unknown, or the mirror cannot be read.
@@ -66,24 +85,44 @@ def make(inputs: DebianInputs, workshop: Workshop, layer: LayerWriter) -> None:
     if inputs.locked is None or not inputs.locked.complete:
         kept = debian_archives.stage(workshop.downloads, directories.staged)
         workshop.progress(f"{kept} packages are already here" if kept else "downloading everything", 0.0)
-    argv = [*entered, *command(inputs, directories.write_settings(inputs), directories, added)]
-    settling = Settling(int(time.time()) * 1_000_000_000)
+    directories.write_installation(inputs, workshop.downloads)
+    argv = command(inputs, directories.write_settings(inputs), directories, added)
     try:
-        with process.start(argv, env=build_environment(directories.tree), cwd=workshop.scratch) as child:
-            assert child.stdout is not None
-            assert child.stderr is not None
-            log = mmdebstrap.Log(child.stderr, workshop.progress, workshop.output)
-            problem = _index(child.stdout, layer, settling)
-            log.join()
-            status = child.wait()
-        if status:
-            raise mmdebstrap.failure(argv, status, log.tail)
-        if problem is not None:
-            raise problem
-        settling.settle()
-        layer.provenance = _provenance(inputs, workshop, directories)
+        memory = int(available() * _SHARE)
+        if memory < LEAST_MEMORY or not _bootstrap(entered, argv, directories, workshop, memory):
+            directories.clear()
+            _bootstrap(entered, argv, directories, workshop, 0)
     finally:
         namespaces.remove_tree(directories.tree)
+    layer.take(directories.output)
+    layer.provenance = _provenance(inputs, workshop, directories)
+
+
+def _bootstrap(
+    entered: Sequence[str], argv: Sequence[str], directories: Directories, workshop: Workshop, memory: int
+) -> bool:
+    """Make the tree and its layer; return whether the memory was enough.
+
+    Args:
+        entered: The start of a command line that enters namespaces.
+        argv: mmdebstrap's command line.
+        directories: Where the build takes place.
+        workshop: Is told of the progress.
+        memory: How many bytes of memory the tree may take, 0 if it is made on the disk.
+    """
+    environment = build_environment(workshop.scratch)
+    directories.write_bootstrapping(argv, environment, memory)
+    line = [*entered, *namespaces.python(bootstrapping.__name__), str(directories.bootstrapping)]
+    environment |= {"PYTHONPATH": namespaces.python_environment()["PYTHONPATH"]}
+    with process.start(line, env=environment, cwd=workshop.scratch, stdout=subprocess.DEVNULL) as child:
+        assert child.stderr is not None
+        log = mmdebstrap.Log(child.stderr, workshop.progress, workshop.output)
+        log.join()
+        if not (status := child.wait()):
+            return True
+    if memory and mmdebstrap.is_full(log.tail):
+        return False
+    raise mmdebstrap.failure(argv, status, log.tail)
 
 
 def _stage_locked(inputs: DebianInputs, locked: Locked, workshop: Workshop, directories: Directories) -> None:
@@ -138,6 +177,9 @@ class Directories:
         shown: What apt says of all that was installed: a file.
         sources: The tree's list of archives, a file: a lock's, or else mmdebstrap's.
         preferences: A lock's preferences for apt, a file.
+        output: Where its layer is written.
+        bootstrapping: The file with the settings of `bootstrapping`.
+        installing: The file with the settings of `installing`.
     """
 
     def __init__(self, scratch: Path) -> None:
@@ -147,9 +189,43 @@ class Directories:
         self.shown = scratch / "shown"
         self.sources = scratch / "sources"
         self.preferences = scratch / "preferences"
+        self.output = scratch / "output"
+        self.bootstrapping = scratch / "bootstrapping.json"
+        self.installing = scratch / "installing.json"
         self._scratch = scratch
-        for directory in (self.staged, self.fetched, self.tree):
+        self._work = scratch / "work"
+        for directory in (self.staged, self.fetched, self.tree, self.output, self._work):
             directory.mkdir()
+
+    def clear(self) -> None:
+        """Remove what a build left that did not come to its end, so that another can begin."""
+        for directory in (self.output, self._work):
+            namespaces.remove_tree(directory)
+            directory.mkdir()
+        # In their place are links that lead somewhere in that build's tree only.
+        for deb in self.fetched.iterdir():
+            (self.staged / deb.name).unlink(missing_ok=True)
+            (self.staged / deb.name).hardlink_to(deb)
+
+    def write_installation(self, inputs: DebianInputs, downloads: Path) -> None:
+        """Write what the hook is told that installs the packages."""
+        settings = installing.Settings(
+            suite=inputs.suite,
+            architecture=DEBIAN_ARCHITECTURES[inputs.architecture],
+            packages=list(inputs.packages),
+            exclude=list(inputs.exclude),
+            include=list(inputs.include),
+            staged=str(self.staged),
+            fetched=str(self.fetched),
+            kept=str(debian_archives.plain(downloads)),
+            scratch=str(self._work),
+        )
+        settings.write(self.installing)
+
+    def write_bootstrapping(self, argv: Sequence[str], environment: dict[str, str], memory: int) -> None:
+        """Write what the process is told that runs mmdebstrap."""
+        settings = bootstrapping.Settings(list(argv), environment, str(self.tree), memory, str(self.output))
+        settings.write(self.bootstrapping)
 
     def write_settings(self, inputs: DebianInputs) -> tuple[Path, Path]:
         """Write the settings that the guest keeps; return the files for apt and for dpkg."""
@@ -183,7 +259,10 @@ def sources(inputs: DebianInputs) -> list[str]:
 def command(
     inputs: DebianInputs, settings: tuple[Path, Path], directories: Directories, added: Iterable[str] = ()
 ) -> list[str]:
-    """Return mmdebstrap's command line; the tree's tar comes on standard output.
+    """Return mmdebstrap's command line.
+
+    It prepares apt, updates its lists, and cleans up. All packages are installed by a hook: to
+    mmdebstrap it is a tree of no packages.
 
     Args:
         inputs: What the tree holds.
@@ -192,20 +271,19 @@ def command(
         added: Further setup hooks.
     """
     apt, dpkg = settings
-    staged, fetched = shlex.quote(str(directories.staged)), shlex.quote(str(directories.fetched))
-    link = "find {} -name '*.deb' -exec cp --link --target-directory {} {{}} +"
-    archives = '"$1"/var/cache/apt/archives'
     locked = inputs.locked
     # Nothing but the lock's own archive is there while packages are chosen.
     alone = locked is not None and locked.complete
     setup = (
+        # An ordinary user gets device nodes only where there is a directory for them.
+        'mkdir --parents "$1"/dev',
         *_merge_usr(inputs.architecture),
         *(() if alone else added),
         *(() if locked is None or alone else _pin(directories)),
-        f"mkdir -p {archives} && {link.format(staged, archives)}",
     )
+    python_path = shlex.quote(namespaces.python_environment()["PYTHONPATH"])
+    hook = process.pasteable([*namespaces.python(installing.__name__), str(directories.installing)])
     customize = (
-        link.format(archives, fetched),
         _SHOW.format(shlex.quote(str(directories.shown))),
         *(() if locked is None or alone else (f"rm {_PINNED} {_PINS}",)),
         *((*added, f"cat {shlex.quote(str(directories.sources))} >{_SOURCES}") if alone else ()),
@@ -219,19 +297,20 @@ def command(
     return [
         process.find_tool("mmdebstrap"),
         "--mode=root",
-        "--variant=essential",
-        "--format=tar",
+        "--variant=custom",
+        "--format=directory",
         "--verbose",
         f"--architectures={DEBIAN_ARCHITECTURES[inputs.architecture]}",
-        # Essential packages are collected with the others. Whether foreign ones run is known already.
-        "--skip=essential/unlink,check/qemu",
+        # Whether foreign programs run is known already. There is no place for these mounts before the
+        # hook has made it.
+        "--skip=check/qemu,chroot/mount/proc,chroot/mount/sys",
         f"--aptopt={apt}",
         f"--dpkgopt={dpkg}",
         *(f"--setup-hook={line}" for line in setup),
+        f'--extract-hook=PYTHONPATH={python_path} {hook} "$1"',
         *(f"--customize-hook={line}" for line in customize),
-        *([f"--include={','.join(inputs.packages)}"] if inputs.packages else []),
         inputs.suite,
-        "-",
+        str(directories.tree),
         *([locked_debs.source_line(str(directories.staged))] if alone else sources(inputs)),
     ]
 
@@ -272,15 +351,3 @@ def build_environment(temporary: Path) -> dict[str, str]:
     for name in ("APT_CONFIG", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
         environment.pop(name, None)
     return environment
-
-
-def _index(stream: IO[bytes], layer: LayerWriter, settling: Settling) -> FormatError | None:
-    """Take the tar in; return what is wrong with it, which is often only that mmdebstrap failed."""
-    try:
-        layer.add_tar(stream, settling.keep)
-    except FormatError as error:
-        return error
-    finally:
-        while stream.read(1 << 16):
-            pass
-    return None

@@ -15,6 +15,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bouvet.layers import plain_debs
+
 if TYPE_CHECKING:
     from bouvet.plan.provenance import Artifact
 
@@ -64,7 +66,15 @@ def collect(directory: Path, downloads: Path, *, replacing: bool = True) -> dict
             os.link(fetched, kept)
         for other in versions.get(_package(kept.name), set()) - {kept} if replacing else ():
             other.unlink(missing_ok=True)
+    plain_debs.drop_others(
+        plain(downloads), {path.name.rpartition(".")[2] for path in downloads.glob("*.deb.*")}
+    )
     return digests
+
+
+def plain(downloads: Path) -> Path:
+    """Return the directory of the same packages, decompressed (`plain_debs`)."""
+    return downloads / "plain"
 
 
 def file_name(artifact: Artifact) -> str:

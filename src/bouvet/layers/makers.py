@@ -36,7 +36,7 @@ from bouvet.layers.writer import LayerWriter
 from bouvet.plan.steps import Step
 
 _ROOM = Path(__file__).parent
-_IMPORT = re.compile(r"^\s*from bouvet\.layers(?:\.(\w+))? import ([\w, ]+)", re.MULTILINE)
+_IMPORT = re.compile(r"^\s*from bouvet\.layers(?:\.(\w+))? import (?:\(([\w,\s]+)\)|([\w, ]+))", re.MULTILINE)
 _MODULES = {
     "debian": debian,
     "oci": oci,
@@ -91,7 +91,8 @@ def _digest(module: str) -> str:
             continue
         seen.add(name)
         for found in _IMPORT.finditer((_ROOM / f"{name}.py").read_text(encoding="utf-8")):
-            pending += [found[1]] if found[1] else [part.strip() for part in found[2].split(",")]
+            names = (found[2] or found[3]).split(",")
+            pending += [found[1]] if found[1] else [part.strip() for part in names]
     digest = hashlib.sha256()
     for name in sorted(seen):
         digest.update(name.encode() + b"\0" + (_ROOM / f"{name}.py").read_bytes() + b"\0")

@@ -22,9 +22,10 @@ class _Cause:
 
 # The first that matches any line of the output is the cause: apt goes on after some errors, and later
 # ones are often consequences.
+_FULL = r"No space left on device|not enough free space"
 _CAUSES = (
     _Cause(
-        r"No space left on device|not enough free space",
+        _FULL,
         "the disk is full",
         "free some space: the build needs about 2.5 times the installed size of the packages",
     ),
@@ -63,6 +64,11 @@ def find_cause(lines: Iterable[str]) -> tuple[str, str] | None:
         if found := next(filter(None, (re.search(cause.pattern, line) for line in printed)), None):
             return cause.message.format(*found.groups()), cause.hint
     return None
+
+
+def is_full(lines: Iterable[str]) -> bool:
+    """Return whether lines of apt or dpkg say that there was no space left for the tree."""
+    return any(re.search(_FULL, line) for line in lines)
 
 
 def failure(argv: Sequence[str], status: int, lines: Iterable[str]) -> LayerError:
@@ -113,45 +119,34 @@ class Log(threading.Thread):
 class Progress:
     """Turns apt's and dpkg's lines into messages and a fraction.
 
-    mmdebstrap runs apt twice: for the essential packages, taken as the first quarter, and for the rest.
-    In each, downloads are a fifth of the work, and unpacking and setting up are the remainder.
+    Downloads are a fifth of the work; how many packages there are is known after them. Unpacking and
+    setting up are the remainder.
 
     Args:
         report: Called with a message and a fraction between 0 and 1, None where it is not known.
     """
 
-    _PHASES = ((0.0, 0.25), (0.25, 0.7))
     _DOWNLOADS = 0.2
+    _READING = 0.95
 
     def __init__(self, report: Callable[[str, float | None], None]) -> None:
         self._report = report
-        self._phase = -1
         self._expected = 0
-        self._fetched = 0
         self._installed = 0
 
     def take(self, line: str) -> None:
         """Take one line of output."""
-        if found := re.match(r"\d+ upgraded, (\d+) newly installed", line):
-            self._phase = min(self._phase + 1, len(self._PHASES) - 1)
-            self._expected, self._fetched, self._installed = int(found[1]), 0, 0
+        if found := re.match(r"I: (\d+) packages to install", line):
+            self._expected = int(found[1])
         elif found := re.match(r"Get:\d+ \S+ \S+ \S+ (\S+) \S+ \S+ \[", line):
-            self._fetched += 1
-            self._say(f"downloading {found[1]}")
-        elif found := re.match(r"(Unpacking|Setting up) ([^\s:]+)", line):
+            self._report(f"downloading {found[1]}", None)
+        elif self._expected and (found := re.match(r"(Unpacking|Setting up) ([^\s:]+)", line)):
             self._installed += 1
-            self._say(f"{found[1].lower()} {found[2]}")
+            part = min(1.0, self._installed / (2 * self._expected))
+            self._report(
+                f"{found[1].lower()} {found[2]}", self._DOWNLOADS + (self._READING - self._DOWNLOADS) * part
+            )
         elif found := re.match(r"I: running (apt-get update)", line):
             self._report("reading the mirror's package lists", None)
-        elif line.startswith("I: creating tarball"):
-            self._report("reading the tree", 0.95)
-
-    def _say(self, message: str) -> None:
-        if not self._expected:
-            return
-        start, span = self._PHASES[self._phase]
-        if self._installed:
-            part = self._DOWNLOADS + (1 - self._DOWNLOADS) * self._installed / (2 * self._expected)
-        else:
-            part = self._DOWNLOADS * self._fetched / self._expected
-        self._report(message, start + span * min(part, 1.0))
+        elif line.startswith("I: reading the tree"):
+            self._report("reading the tree", self._READING)

@@ -84,6 +84,11 @@ def forget_old_root() -> None:
     os.chdir("/")
 
 
+def unmount(target: str) -> None:
+    """Take a mount away, also while something in it is in use."""
+    _check(_LIBC.umount2(os.fsencode(target), _DETACH), target)
+
+
 def drop_capabilities() -> None:
     """Let no program that is started from now on have more than `CAPABILITIES`."""
     kept = set(CAPABILITIES.values())

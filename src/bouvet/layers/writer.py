@@ -92,6 +92,31 @@ class LayerWriter:
         except (tarfile.TarError, EOFError) as error:
             raise FormatError(f"the tar stream is damaged: {error}") from error
 
+    def take(self, directory: Path) -> None:
+        """Take what another layer's writer committed, in place of this one's, to which nothing was added.
+
+        Args:
+            directory: That writer's, on the same file system.
+
+        Raises:
+            FormatError: It is no layer.
+        """
+        blob = directory / BLOB
+        try:
+            document = index.parse((directory / INDEX).read_bytes())
+            size, checksums = index.decode_blob(document)
+            tree = index.decode_tree(document, self._blob)
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError(f"the index of a layer is damaged: {error}") from error
+        for path, inode in tree.items():
+            check_path(path)
+            if any(run.source_offset + run.length > size for run in inode.segments):
+                raise FormatError(f"the content of {path!r} lies outside of its layer")
+        if blob.stat().st_size != size:
+            raise FormatError("a layer's content has not the size that its index says")
+        self._blob.take(blob, size, checksums)
+        self.tree = tree
+
     def add_content(self, inode: Inode, stream: IO[bytes], size: int) -> None:
         """Give a regular file that is to be put into the tree its content of so many bytes.
 

@@ -13,20 +13,18 @@ LINES = """\
 I: running apt-get update...
 Get:1 http://mirror.example/debian bookworm InRelease [151 kB]
 Get:3 http://mirror.example/debian bookworm/main amd64 Packages [8790 kB]
-I: downloading packages with apt...
-0 upgraded, 2 newly installed, 0 to remove and 0 not upgraded.
 Get:1 http://mirror.example/debian bookworm/main amd64 base-files amd64 12.4+deb12u12 [70.9 kB]
 Get:2 http://mirror.example/debian bookworm/main amd64 libc6 amd64 2.36-9+deb12u14 [2756 kB]
+Get:1 http://mirror.example/debian bookworm/main amd64 jq amd64 1.6-2.1 [64.9 kB]
+I: 3 packages to install
 Unpacking base-files (12.4+deb12u12) ...
 Unpacking libc6:amd64 (2.36-9+deb12u14) ...
 Setting up libc6:amd64 (2.36-9+deb12u14) ...
 Setting up base-files (12.4+deb12u12) ...
-0 upgraded, 1 newly installed, 0 to remove and 0 not upgraded.
-Get:1 http://mirror.example/debian bookworm/main amd64 jq amd64 1.6-2.1 [64.9 kB]
 Unpacking jq (1.6-2.1) ...
 Setting up jq (1.6-2.1) ...
-I: creating tarball...
 I: success in 30.1 seconds
+I: reading the tree
 """
 
 
@@ -42,8 +40,8 @@ def test_progress_only_grows_and_names_packages() -> None:
     messages = [message for message, _ in reports]
     assert messages[0] == "reading the mirror's package lists"
     assert {"downloading libc6", "unpacking libc6", "setting up jq", "reading the tree"} <= set(messages)
-    essential_done = dict(reports)["setting up base-files"]
-    assert essential_done == pytest.approx(0.25)
+    two_thirds = 0.2 + (0.95 - 0.2) * 4 / 6
+    assert dict(reports)["setting up base-files"] == pytest.approx(two_thirds)
 
 
 def test_the_log_is_read_to_its_end() -> None:
