@@ -212,18 +212,22 @@ func (c *cgroup) event(file, name string) int64 {
 	return 0
 }
 
+// sessionScans is how often a session that is killed is looked for at most.
+const sessionScans = 100
+
 // signalSession sends a signal to the processes of a session, for want of a control group: those that
-// have left it are not reached. SIGKILL also gets those that are started meanwhile: it is sent until no
-// other process is found, and who has got it starts none.
+// have left it are not reached. SIGKILL also gets those that are started meanwhile. Who has got it starts
+// none, so it is sent until no other process is found, and none has ended while it was looked for: that
+// one may have started another.
 func signalSession(leader int, number syscall.Signal) {
 	signalled := map[int]bool{}
-	for found := true; found; {
-		found = false
+	for range sessionScans {
 		entries, err := os.ReadDir("/proc")
 		if err != nil {
 			_ = syscall.Kill(-leader, number)
 			return
 		}
+		settled := true
 		for _, entry := range entries {
 			pid, err := strconv.Atoi(entry.Name())
 			if err != nil || pid == os.Getpid() || signalled[pid] {
@@ -232,8 +236,12 @@ func signalSession(leader int, number syscall.Signal) {
 			session, _, failure := syscall.RawSyscall(syscall.SYS_GETSID, uintptr(pid), 0, 0)
 			if failure == 0 && int(session) == leader {
 				_ = syscall.Kill(pid, number)
-				signalled[pid], found = true, number == syscall.SIGKILL
+				signalled[pid] = true
 			}
+			settled = settled && failure == 0 && !signalled[pid]
+		}
+		if settled || number != syscall.SIGKILL {
+			return
 		}
 	}
 }
