@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -38,29 +39,46 @@ func wantedAccount(nameOrNumber string) (account, *rpcError) {
 
 // findAccount finds a user by name, or by number; a number that no user has is an account of its own.
 func findAccount(nameOrNumber string) (account, bool) {
-	var numbered account
-	for columns := range columnsOf("/etc/passwd", 7) {
-		uid, uidErr := strconv.ParseUint(columns[2], 10, 32)
-		gid, gidErr := strconv.ParseUint(columns[3], 10, 32)
-		if uidErr != nil || gidErr != nil {
-			continue
-		}
-		user := account{columns[0], columns[5], columns[6], uint32(uid), uint32(gid)}
-		if user.shell == "" {
-			user.shell = "/bin/sh"
-		}
-		if columns[0] == nameOrNumber {
-			return user, true
-		}
-		if columns[2] == nameOrNumber && numbered.name == "" {
-			numbered = user
-		}
+	passwd, _ := readRegular("/etc/passwd", contentLimit)
+	if user, known := accountIn(string(passwd), nameOrNumber); known {
+		return user, true
 	}
-	if numbered.name != "" {
-		return numbered, true
-	}
-	number, err := strconv.ParseUint(nameOrNumber, 10, 32)
-	return account{nameOrNumber, "/", "/bin/sh", uint32(number), uint32(number)}, err == nil
+	number, numeric := parseID(nameOrNumber)
+	return account{nameOrNumber, "/", "/bin/sh", number, number}, numeric
+}
+
+// accountIn finds a user in passwd(5)'s text: the one of the name, else the first of the number.
+func accountIn(passwd, nameOrNumber string) (found account, known bool) {
+	number, numeric := parseID(nameOrNumber)
+	eachEntry(passwd, 7, func(columns []string) bool {
+		uid, validUID := parseID(columns[2])
+		gid, validGID := parseID(columns[3])
+		named := columns[0] == nameOrNumber
+		if !validUID || !validGID || !named && (known || !numeric || uid != number) {
+			return true
+		}
+		found, known = account{columns[0], columns[5], columns[6], uid, gid}, true
+		if found.shell == "" {
+			found.shell = "/bin/sh"
+		}
+		return !named
+	})
+	return found, known
+}
+
+// groupsIn returns the groups that a user has by group(5)'s text. The own one is listed as well: a
+// set-group-ID program cannot drop what only it has.
+func (a account) groupsIn(group string) []uint32 {
+	groups := []uint32{a.gid}
+	eachEntry(group, 4, func(columns []string) bool {
+		gid, valid := parseID(columns[2])
+		member := a.name != "" && slices.Contains(strings.Split(columns[3], ","), a.name)
+		if valid && member && gid != a.gid {
+			groups = append(groups, gid)
+		}
+		return true
+	})
+	return groups
 }
 
 // credential returns what a process of the user's gets; nil if it is the agent's own user.
@@ -68,20 +86,8 @@ func (a account) credential() *syscall.Credential {
 	if int(a.uid) == syscall.Getuid() && int(a.gid) == syscall.Getgid() {
 		return nil
 	}
-	groups := []uint32{a.gid}
-	for columns := range columnsOf("/etc/group", 4) {
-		gid, err := strconv.ParseUint(columns[2], 10, 32)
-		if err != nil || uint32(gid) == a.gid {
-			continue
-		}
-		for member := range strings.SplitSeq(columns[3], ",") {
-			if member == a.name {
-				groups = append(groups, uint32(gid))
-				break
-			}
-		}
-	}
-	return &syscall.Credential{Uid: a.uid, Gid: a.gid, Groups: groups}
+	group, _ := readRegular("/etc/group", contentLimit)
+	return &syscall.Credential{Uid: a.uid, Gid: a.gid, Groups: a.groupsIn(string(group))}
 }
 
 // doing does something to files as the user: what it makes is the user's, and what the user may not, it
@@ -125,18 +131,16 @@ func becomeForFiles(who *syscall.Credential) error {
 	return nil
 }
 
-// columnsOf yields the lines of a file like passwd(5) that have so many columns.
-func columnsOf(path string, count int) func(yield func([]string) bool) {
-	return func(yield func([]string) bool) {
-		content, err := readRegular(path, contentLimit)
-		if err != nil {
+// eachEntry visits the lines of passwd(5) or group(5) that have so many columns, until visit says no.
+func eachEntry(content string, columns int, visit func([]string) bool) {
+	for line := range strings.Lines(content) {
+		if entry := strings.Split(strings.TrimSuffix(line, "\n"), ":"); len(entry) == columns && !visit(entry) {
 			return
 		}
-		for line := range strings.Lines(string(content)) {
-			columns := strings.Split(strings.TrimSuffix(line, "\n"), ":")
-			if len(columns) == count && !yield(columns) {
-				return
-			}
-		}
 	}
+}
+
+func parseID(text string) (uint32, bool) {
+	value, err := strconv.ParseUint(text, 10, 32)
+	return uint32(value), err == nil
 }

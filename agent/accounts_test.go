@@ -3,8 +3,6 @@ package main
 import (
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"testing"
 )
 
@@ -42,16 +40,31 @@ func TestCredentialsHaveTheGroupsOfTheUser(t *testing.T) {
 	if got := stranger.credential(); got.Uid != 54321 || got.Gid != 54322 || !slices.Equal(got.Groups, []uint32{54322}) {
 		t.Errorf("%+v", got)
 	}
-	// Whoever is named in a group of this machine has it, besides the own one.
-	for columns := range columnsOf("/etc/group", 4) {
-		gid, err := strconv.ParseUint(columns[2], 10, 32)
-		if err != nil || columns[3] == "" {
-			continue
+	app := account{name: "app", uid: 100, gid: 101}
+	if got := app.groupsIn(testGroup); !slices.Equal(got, []uint32{101, 63, 77}) {
+		t.Errorf("%v", got)
+	}
+	if got := (account{gid: 5}).groupsIn("all:x:7:\n"); !slices.Equal(got, []uint32{5}) {
+		t.Errorf("who has no name has %v", got)
+	}
+}
+
+func TestANameIsPreferredToANumber(t *testing.T) {
+	const numbered = "first:x:7:70::/first:\nsecond:x:7:71::/second:/bin/bash\n"
+	const passwd = numbered + "7:x:8:80::/seven:/bin/sh\n"
+	for wanted, name := range map[account]string{
+		{"first", "/first", "/bin/sh", 7, 70}:     "first",
+		{"second", "/second", "/bin/bash", 7, 71}: "second",
+		{"7", "/seven", "/bin/sh", 8, 80}:         "7",
+	} {
+		if got, known := accountIn(passwd, name); !known || got != wanted {
+			t.Errorf("%s is %+v", name, got)
 		}
-		member, _, _ := strings.Cut(columns[3], ",")
-		got := account{name: member, uid: 54321, gid: 54322}.credential()
-		if got.Groups[0] != 54322 || !slices.Contains(got.Groups, uint32(gid)) {
-			t.Errorf("%s has %v, and not %d", member, got.Groups, gid)
-		}
+	}
+	if got, known := accountIn(numbered, "7"); !known || got.name != "first" {
+		t.Errorf("%+v", got)
+	}
+	if got, known := accountIn(passwd, "9"); known {
+		t.Errorf("%+v", got)
 	}
 }

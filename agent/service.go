@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"os"
-	"strconv"
 	"strings"
 	"syscall"
 )
@@ -92,44 +91,25 @@ func findIdentity(who string) (identity, error) {
 }
 
 func resolveIdentity(who, passwd, group string) (identity, error) {
-	user, groupName, groupGiven := strings.Cut(who, ":")
-	if user == "" {
-		user = "0"
+	name, groupName, groupGiven := strings.Cut(who, ":")
+	if name == "" {
+		name = "0"
 	}
-	found := identity{home: "/"}
-	name := user
-	uid, numeric := parseID(user)
-	known := false
-	eachEntry(passwd, 7, func(columns []string) bool {
-		id, valid := parseID(columns[2])
-		gid, validGroup := parseID(columns[3])
-		if !valid || !validGroup || (columns[0] != user && !(numeric && id == uid)) {
-			return true
+	user, known := accountIn(passwd, name)
+	if !known {
+		uid, numeric := parseID(name)
+		if !numeric {
+			return identity{}, errors.New("the image has no user " + name)
 		}
-		known, name, uid = true, columns[0], id
-		found.credential.Gid, found.home = gid, columns[5]
-		return false
-	})
-	if !known && !numeric {
-		return found, errors.New("the image has no user " + user)
+		user = account{uid: uid, home: "/"}
 	}
-	found.credential.Uid = uid
+	found := identity{syscall.Credential{Uid: user.uid, Gid: user.gid}, user.home}
 	if groupGiven && groupName != "" {
 		gid, err := findGroup(groupName, group)
 		found.credential.Gid, found.credential.Groups = gid, []uint32{gid}
 		return found, err
 	}
-	// The own group is listed as well: a set-group-ID program cannot drop what only it has.
-	found.credential.Groups = []uint32{found.credential.Gid}
-	eachEntry(group, 4, func(columns []string) bool {
-		gid, valid := parseID(columns[2])
-		for member := range strings.SplitSeq(columns[3], ",") {
-			if valid && known && member == name && gid != found.credential.Gid {
-				found.credential.Groups = append(found.credential.Groups, gid)
-			}
-		}
-		return true
-	})
+	found.credential.Groups = user.groupsIn(group)
 	return found, nil
 }
 
@@ -146,18 +126,4 @@ func findGroup(name, group string) (uint32, error) {
 		return 0, errors.New("the image has no group " + name)
 	}
 	return gid, nil
-}
-
-// eachEntry visits the lines of passwd(5) or group(5) that have so many columns, until visit says no.
-func eachEntry(content string, columns int, visit func([]string) bool) {
-	for line := range strings.Lines(content) {
-		if entry := strings.Split(strings.TrimSuffix(line, "\n"), ":"); len(entry) == columns && !visit(entry) {
-			return
-		}
-	}
-}
-
-func parseID(text string) (uint32, bool) {
-	value, err := strconv.ParseUint(text, 10, 32)
-	return uint32(value), err == nil
 }
