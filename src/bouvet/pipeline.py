@@ -363,16 +363,23 @@ def prune_cache(unused_for: float, *, downloads: bool) -> tuple[list[Entry], int
 def enter(place: Path, argv: Sequence[str]) -> int:
     """Run a command, on the terminal, in what a failed step left; return its status.
 
+    Meanwhile it and the layers below stay in the cache.
+
     Args:
         place: The directory that the step's error names.
         argv: What to run; a shell if it is empty.
 
     Raises:
+        CacheError: Somebody is in there already.
         LayerError: There is no such directory any more, or its tree cannot be mounted.
     """
-    line = commands.entering(place.absolute(), argv)
-    process.run_on_terminal(line, env=namespaces.python_environment())
-    report = json.loads((place / enclosure.REPORT).read_bytes() or b"{}")
+    place = place.absolute()
+    digests = commands.digests_below(place)
+    with Store(place.parents[1]) as store:
+        store.hold_failed(place, digests)
+        line = commands.entering(place, argv)
+        process.run_on_terminal(line, env=namespaces.python_environment())
+        report = json.loads((place / enclosure.REPORT).read_bytes() or b"{}")
     if "status" not in report:
         raise LayerError(f"{place} cannot be entered: {report.get('error', 'it was killed')}")
     status = int(report["status"])

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from bouvet import pipeline
-from bouvet.errors import CommandFailed, LayerCorrupt, LayerError
+from bouvet.errors import CacheError, CommandFailed, LayerCorrupt, LayerError
 from bouvet.formats.tree import FileTree, directory, regular_file, symlink
 from bouvet.layers import commands
 from bouvet.layers.merge import OPAQUE, is_whiteout, merge
@@ -324,6 +324,48 @@ def test_a_failed_command_can_be_entered(store: Store, tiny: Layer) -> None:
     assert not place.exists()
     with pytest.raises(LayerError, match="not the directory of a failed command"):
         commands.entering(place, [])
+
+
+def test_what_is_entered_is_not_removed(empty_cache: Path) -> None:
+    def fail() -> str:
+        with Store(empty_cache) as store:
+            tiny = commit(store, "tiny", tiny_system())
+            with pytest.raises(CommandFailed):
+                run_script(store, [tiny], "echo left > /data/left; exit 1", keep=True, name="broken")
+            return tiny.digest
+
+    digest = fail()
+    assert fail() == digest
+    place = empty_cache / "failed" / "broken"
+    assert list(place.parent.iterdir()) == [place], "the second took the first's place"
+    script = "echo in; read _; cat /data/left /data/one"
+    argv: list[str | Path] = [
+        Path(sys.executable).with_name("bouvet"),
+        "enter",
+        place,
+        "--",
+        "/bin/sh",
+        "-c",
+        script,
+    ]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"in\n"
+        with pytest.raises(CacheError, match="another process is in"):
+            pipeline.enter(place, ["/bin/true"])
+        with Store(empty_cache) as other:
+            assert other.prune(0) == []
+            assert other.has(digest)
+        fail()
+        assert {path.name for path in place.parent.iterdir()} == {"broken", "broken.2"}
+        child.stdin.write(b"go\n")
+        child.stdin.close()
+        assert child.stdout.read() == b"left\nlinked\n"
+    assert child.returncode == 0
+    with Store(empty_cache) as other:
+        assert [entry.digest for entry in other.prune(0)] == [digest]
+    assert not list(place.parent.iterdir())
 
 
 def command_line(cache: Path, script: str) -> list[str]:

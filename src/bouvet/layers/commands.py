@@ -113,10 +113,7 @@ def entering(scratch: Path, argv: Sequence[str]) -> list[str]:
     Raises:
         LayerError: This is no such directory, or the layers below it are gone.
     """
-    try:
-        settings = Settings.read(scratch / _SETTINGS)
-    except (OSError, ValueError, TypeError) as error:
-        raise LayerError(f"{scratch} is not the directory of a failed command: {error}") from error
+    settings = _settings_of(scratch)
     if missing := tuple(path for path in settings.lower if not Path(path).is_dir()):
         raise LayerError(
             f"the layers below {scratch} are no longer in the cache",
@@ -132,6 +129,22 @@ def entering(scratch: Path, argv: Sequence[str]) -> list[str]:
     )
     entered.write(scratch / _ENTERED)
     return _start_line(scratch / _ENTERED, entered)
+
+
+def digests_below(scratch: Path) -> list[str]:
+    """Return the digests of the layers below a failed command, lowest first.
+
+    Raises:
+        LayerError: This is not its directory.
+    """
+    return [Path(directory).parent.name for directory in _settings_of(scratch).lower]
+
+
+def _settings_of(scratch: Path) -> Settings:
+    try:
+        return Settings.read(scratch / _SETTINGS)
+    except (OSError, ValueError, TypeError) as error:
+        raise LayerError(f"{scratch} is not the directory of a failed command: {error}") from error
 
 
 def environment_of(command: Command, login: Login, newest: int) -> dict[str, str]:

@@ -12,6 +12,7 @@
       downloads/<kind>/        what a kind of maker keeps between builds
       caches/<name>/           what commands that run over layers keep between builds
       failed/<step>/           what a failed command of a step left, for its user to look at
+      locks/<step>.failed      held by who looks at it
       work/<name>/             a running process's scratch space; its lock is `work/<name>.lock`
 
 A layer is made in `work` and moved to its place in one rename, so a layer that exists is complete. Bytes
@@ -26,13 +27,14 @@ import dataclasses
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -135,11 +137,34 @@ class Store:
         return directory
 
     def keep(self, directory: Path, step: str) -> Path:
-        """Move what a step's failed command left to where it stays, in place of an earlier one's."""
-        place = self.root / "failed" / step
-        self._bury(place)
-        directory.rename(place)
+        """Move what a step's failed command left to where it stays.
+
+        It takes the place of an earlier one's, unless somebody is in there.
+        """
+        for number in itertools.count(1):
+            place = self.root / "failed" / (step if number == 1 else f"{step}.{number}")
+            with contextlib.suppress(BlockingIOError), self._entered(place):
+                self._bury(place)
+                directory.rename(place)
+                break
         return place
+
+    def hold_failed(self, place: Path, digests: Iterable[str]) -> None:
+        """Let nobody remove what a failed command left, or the layers below, until the store is closed.
+
+        Args:
+            place: As `keep` returned it.
+            digests: The layers'.
+
+        Raises:
+            CacheError: Somebody is in there already.
+        """
+        try:
+            self._held.enter_context(self._entered(place))
+        except BlockingIOError as error:
+            raise CacheError(f"another process is in {place}") from error
+        for digest in digests:
+            self._held.enter_context(_locked(self.root / "locks" / digest, fcntl.LOCK_SH))
 
     def scratch(self) -> Path:
         """Return a new empty directory that is removed with the store."""
@@ -227,7 +252,8 @@ class Store:
                 removed.append(entry)
         for directory in (self.root / "failed").iterdir():
             if directory.stat().st_mtime <= limit:
-                self._bury(directory)
+                with contextlib.suppress(BlockingIOError), self._entered(directory):
+                    self._bury(directory)
         return removed
 
     def prune_downloads(self) -> int:
@@ -314,6 +340,9 @@ class Store:
         }
         (making / SEAL).write_text(json.dumps(seal, indent=1) + "\n")
         making.rename(target)
+
+    def _entered(self, failed: Path) -> contextlib.AbstractContextManager[int]:
+        return _locked(self.root / "locks" / f"{failed.name}.failed", fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _remove(self, digest: str) -> None:
         """Remove a layer, laid out or not."""
