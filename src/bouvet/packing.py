@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from bouvet.image import exports
 from bouvet.image.output import replacing, reworking
 from bouvet.image.sizes import check_size
 from bouvet.layers import agent as agent_layer
+from bouvet.layers import namespaces
 from bouvet.order import Order
 from bouvet.spec import Architecture
 
@@ -104,9 +105,15 @@ def write_export(
             case "squashfs":
                 exports.write_squashfs(content, descriptor, newest=newest)
             case "erofs":
-                exports.write_erofs(
-                    content, descriptor, newest=newest, identity=_identity(order), scratch=target.parent
-                )
+                with _scratch(target.parent) as scratch:
+                    exports.write_erofs(
+                        content,
+                        descriptor,
+                        newest=newest,
+                        identity=_identity(order),
+                        scratch=scratch,
+                        as_root=namespaces.enter_namespaces(),
+                    )
             case "qcow2":
                 with tempfile.TemporaryFile(dir=target.parent) as image:
                     ext4.write_filesystem(_plan(order, content, newest), image.fileno())
@@ -169,6 +176,16 @@ def place_agent(architecture: Architecture, target: Path) -> None:
             return
     with replacing(target, mode=0o755) as descriptor, open(descriptor, "wb", closefd=False) as file:
         file.write(content)
+
+
+@contextlib.contextmanager
+def _scratch(parent: Path) -> Iterator[Path]:
+    """Yield an empty directory, and remove it with what is in there, whoever owns that."""
+    directory = Path(tempfile.mkdtemp(dir=parent, prefix=".bouvet."))
+    try:
+        yield directory
+    finally:
+        namespaces.remove_tree(directory)
 
 
 def _description(target: Path) -> Path:

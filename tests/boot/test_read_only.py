@@ -73,7 +73,6 @@ def sandbox(image: Path) -> Iterator[Sandbox]:
         yield sandbox
 
 
-@pytest.mark.needs_root
 def test_what_is_written_is_there_until_the_machine_ends(sandbox: Sandbox, image: Path) -> None:
     before = hashlib.sha256(image.read_bytes()).digest()
     done = sandbox.run(CHANGES, timeout=SECONDS)
@@ -89,14 +88,12 @@ def test_what_is_written_is_there_until_the_machine_ends(sandbox: Sandbox, image
     assert hashlib.sha256(image.read_bytes()).digest() == before
 
 
-@pytest.mark.needs_root
 def test_the_room_for_it_ends_with_the_disk(sandbox: Sandbox) -> None:
     full = sandbox.run("cat /dev/zero > /big; rm /big; echo fits > /small; cat /small", timeout=SECONDS)
     assert full.stdout == "fits\n"
     assert "No space left on device" in full.stderr
 
 
-@pytest.mark.needs_root
 def test_a_disk_that_is_too_small_is_refused(images: dict[str, Path]) -> None:
     options = BootOptions(memory=256 * MIB, disk=8192)
     with (
@@ -106,7 +103,6 @@ def test_a_disk_that_is_too_small_is_refused(images: dict[str, Path]) -> None:
         pass
 
 
-@pytest.mark.needs_root
 def test_without_a_description_it_is_not_known_what_it_must_be(
     images: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import re
 import stat
 import struct
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import NamedTuple
@@ -21,17 +22,20 @@ from bouvet.formats.ext4 import Ext4Reader
 from bouvet.formats.tree import FileTree, Inode, directory, regular_file, symlink
 from bouvet.image import exports
 from bouvet.inspecting import inspect
-from bouvet.layers import agent
+from bouvet.layers import agent, namespaces
 from bouvet.order import Order
 from bouvet.pipeline import build
 from bouvet.spec import Spec
 from tests.conftest import TOOL_PATH
+from tests.integration.ordinary_user import as_nobody
 from tests.unit.layers.container_images import Blob, Layout, entry, folder, tar
 
 TIME = 1_700_000_000
 NEWEST = (TIME + 9) * 10**9
 IDENTITY = UUID("12345678-1234-4234-8234-123456789abc")
 TIMEOUT = 60
+PRIVILEGED = (b"attributes", b"disk", b"null")
+"""What only root can make."""
 FORMS = ("ext4", "squashfs", "erofs", "tar", "qcow2")
 
 
@@ -149,7 +153,19 @@ def write(form: str, path: Path, files: FileTree) -> Path:
         elif form == "squashfs":
             exports.write_squashfs(files, file.fileno(), newest=NEWEST)
         else:
-            exports.write_erofs(files, file.fileno(), newest=NEWEST, identity=IDENTITY, scratch=path.parent)
+            scratch = path.with_name(path.name + ".scratch")
+            scratch.mkdir()
+            try:
+                exports.write_erofs(
+                    files,
+                    file.fileno(),
+                    newest=NEWEST,
+                    identity=IDENTITY,
+                    scratch=scratch,
+                    as_root=namespaces.enter_namespaces(),
+                )
+            finally:
+                namespaces.remove_tree(scratch)
     return path
 
 
@@ -195,20 +211,45 @@ def test_equal_trees_have_equal_bytes(tmp_path: Path, form: str) -> None:
     assert write(form, tmp_path / "third", changed).read_bytes() != first
 
 
-@pytest.mark.needs_root
 @pytest.mark.needs_tool("mkfs.erofs")
-def test_nothing_lies_around(tmp_path: Path) -> None:
-    write("erofs", tmp_path / "image", tree())
+def test_a_path_through_a_link_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError):
         write("erofs", tmp_path / "bad", {b"link": symlink(b"/"), b"link/etc/x": regular_file(b"")})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "image"]
+
+
+def unprivileged() -> FileTree:
+    """Return the tree without what only root can make; with a capability (linux/capability.h) instead."""
+    attributes = {b"user.a": b"1", b"security.capability": struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)}
+    ping = Inode(stat.S_IFREG | 0o755, mtime=TIME * 10**9, xattrs=attributes)
+    return {path: inode for path, inode in tree().items() if path not in PRIVILEGED} | {b"ping": ping}
+
+
+def write_unprivileged(path: str) -> None:
+    """What the ordinary user does."""
+    write("erofs", Path(path), unprivileged())
+
+
+@pytest.mark.needs_root
+@pytest.mark.needs_tool("mkfs.erofs", "newuidmap")
+def test_an_ordinary_user_writes_the_same_erofs(tmp_path: Path, nobodys_directory: Path) -> None:
+    target = nobodys_directory / "image"
+    program = f"from tests.integration import test_formats as t; t.write_unprivileged({str(target)!r})"
+    done = as_nobody(nobodys_directory, [sys.executable, "-c", program], subordinate="nobody:100000:100000\n")
+    assert done.returncode == 0, done.stderr
+    assert target.read_bytes() == write("erofs", tmp_path / "image", unprivileged()).read_bytes()
+    assert [path.name for path in nobodys_directory.iterdir()] == ["image"]
 
 
 @pytest.mark.needs_tool("mkfs.erofs")
-def test_an_erofs_needs_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_erofs_of_what_only_root_can_make_needs_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_root = namespaces.enter_namespaces()
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(ImageError, match="only be written by root"):
+    monkeypatch.setattr(namespaces, "enter_namespaces", lambda: as_root)
+    with pytest.raises(ImageError, match="only be written by root") as caught:
         write("erofs", tmp_path / "image", tree())
+    assert caught.value.details == tuple(f"/{path.decode()}" for path in PRIVILEGED)
 
 
 @pytest.mark.needs_tool("mksquashfs")
@@ -268,6 +309,7 @@ def test_a_build_of_all_forms(tmp_path: Path) -> None:
         names = {member.name for member in archive.getmembers()} - {"."}
     with Ext4Reader(target) as reader:
         assert {path.decode() for path in reader.tree()} - {"", "lost+found"} == names
+    assert not list((tmp_path / "out").glob(".*"))
     manifest = json.loads((tmp_path / "out" / "box.squashfs.json").read_bytes())
     assert manifest["image"]["file"] == "box.squashfs"
     layers = {layer.name: layer.size for layer in inspect(target).layers}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
+import stat
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from bouvet.image.tar import PIECE, write_layer
 _BILLION = 1_000_000_000
 _ZEROS = bytes(PIECE)
 _LOG_TAIL = 1 << 16
+_DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
 _SQUASHFS_ATTRIBUTES = (b"user.", b"trusted.", b"security.")
 
 
@@ -68,38 +70,49 @@ def write_squashfs(tree: FileTree, descriptor: int, *, newest: int) -> None:
     _run(argv, (descriptor,), tree=whole, environment=_dated(newest))
 
 
-def write_erofs(tree: FileTree, descriptor: int, *, newest: int, identity: UUID, scratch: Path) -> None:
+def write_erofs(
+    tree: FileTree,
+    descriptor: int,
+    *,
+    newest: int,
+    identity: UUID,
+    scratch: Path,
+    as_root: Sequence[str],
+) -> None:
     """Write a tree as an erofs, compressed by lz4hc.
 
-    `mkfs.erofs` reads a directory, in which the files have to have their owners: that needs root.
+    `mkfs.erofs` reads a directory, in which the files have to have their owners.
 
     Args:
         tree: The files.
         descriptor: An empty file.
         newest: The newest time in the tree, in nanoseconds since 1970.
         identity: The file system's UUID.
-        scratch: A directory on a disk with room for all files.
+        scratch: An empty directory on a disk with room for all files. They are left there, with owners of
+            their own.
+        as_root: The start of a command line that runs the rest as root, if only of a user namespace.
 
     Raises:
         CommandFailed: tar or mkfs.erofs failed.
         FormatError: The tree is impossible.
-        ImageError: The user is not root.
+        ImageError: The tree has files that only root can make, and the user is another.
         ToolMissing: It is not installed.
     """
     program = process.find_tool("mkfs.erofs", package="erofs-utils")
-    if os.geteuid() != 0:
+    privileged = sorted(path for path, inode in tree.items() if _is_privileged(inode))
+    if privileged and os.geteuid() != 0:
         raise ImageError(
-            "an erofs can only be written by root",
-            hint="mkfs.erofs takes the owners from files that it reads; a squashfs needs no root",
+            "this tree as an erofs can only be written by root",
+            hint="mkfs.erofs reads files, of which only root can make these; a squashfs needs no root",
+            details=tuple("/" + path.decode(errors="backslashreplace") for path in privileged[:10]),
         )
-    with tempfile.TemporaryDirectory(dir=scratch, prefix=".erofs.") as place:
-        root = Path(place) / "root"
-        root.mkdir()
-        extract = ["tar", "--extract", f"--directory={root}", "--numeric-owner", "--same-owner"]
-        extract += ["--preserve-permissions", "--xattrs", "--xattrs-include=*"]
-        _run(extract, (), tree=_whole(tree, newest))
-        argv = [program, "--quiet", "-zlz4hc", f"-U{identity}", _place(descriptor), str(root)]
-        _run(argv, (descriptor,), environment=_dated(newest))
+    root = scratch / "root"
+    root.mkdir()
+    extract = [*as_root, process.find_tool("tar"), "--extract", f"--directory={root}", "--numeric-owner"]
+    extract += ["--same-owner", "--preserve-permissions", "--xattrs", "--xattrs-include=*"]
+    _run(extract, (), tree=_whole(tree, newest))
+    argv = [*as_root, program, "--quiet", "-zlz4hc", f"-U{identity}", _place(descriptor), str(root)]
+    _run(argv, (descriptor,), environment=_dated(newest))
 
 
 def write_qcow2(image: int, descriptor: int) -> None:
@@ -167,6 +180,14 @@ def _run(
                 f"{name} ended with status {status}",
                 details=(f"command: {process.pasteable(argv)}", *tail),
             )
+
+
+def _is_privileged(inode: Inode) -> bool:
+    """Return whether a user namespace's root cannot make a file: a device node, or one with attributes."""
+    return stat.S_IFMT(inode.mode) in _DEVICES or any(
+        name.startswith((b"security.", b"trusted.")) and name != b"security.capability"
+        for name in inode.xattrs
+    )
 
 
 def _dated(newest: int) -> dict[str, str]:
