@@ -302,8 +302,8 @@ def command(
         "--verbose",
         f"--architectures={DEBIAN_ARCHITECTURES[inputs.architecture]}",
         # Whether foreign programs run is known already. There is no place for these mounts before the
-        # hook has made it.
-        "--skip=check/qemu,chroot/mount/proc,chroot/mount/sys",
+        # hook has made it. What apt's cleaning would remove is no part of the layer (`debian_tree`).
+        "--skip=check/qemu,chroot/mount/proc,chroot/mount/sys,cleanup/apt",
         f"--aptopt={apt}",
         f"--dpkgopt={dpkg}",
         *(f"--setup-hook={line}" for line in setup),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,17 +32,20 @@ def stage(downloads: Path, directory: Path) -> int:
     Returns:
         How many packages were linked.
     """
-    staged = 0
-    for kept in sorted(downloads.glob("*.deb.*")):
-        name, _, digest = kept.name.rpartition(".")
-        # Another build dropped it meanwhile; or there is one already, of a lock.
-        with contextlib.suppress(FileNotFoundError, FileExistsError):
-            if _sha256(kept) == digest:
-                os.link(kept, directory / name)
-                staged += 1
-            else:
-                kept.unlink()
-    return staged
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return sum(pool.map(lambda kept: _stage(kept, directory), sorted(downloads.glob("*.deb.*"))))
+
+
+def _stage(kept: Path, directory: Path) -> bool:
+    """Link a kept package if it is intact, or remove it; return whether it was linked."""
+    name, _, digest = kept.name.rpartition(".")
+    # Another build dropped it meanwhile; or there is one already, of a lock.
+    with contextlib.suppress(FileNotFoundError, FileExistsError):
+        if _sha256(kept) == digest:
+            os.link(kept, directory / name)
+            return True
+        kept.unlink()
+    return False
 
 
 def collect(directory: Path, downloads: Path, *, replacing: bool = True) -> dict[str, str]:

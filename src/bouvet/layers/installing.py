@@ -89,7 +89,7 @@ def main(settings: Settings, tree: Path) -> None:
     with (
         _mounted(settings.staged, tree / _ARCHIVES, 0),
         _mounted(str(plain), tree / _PLAIN, mounts.READ_ONLY),
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool,
     ):
         try:
             _Installation(settings, tree, plain, pool).run()
@@ -117,20 +117,26 @@ class _Installation:
         if not essential:
             raise LayerError(f"the mirror has no essential packages for {architecture}")
         decompressed = self._decompress(essential)
-        others = self._choose(settings.packages, essential) if settings.packages else []
-        further = self._decompress([deb for deb in others if deb not in essential])
-        _say(f"I: {len(essential) + len(others)} packages to install")
+        # apt needs not the tree for it, but a list of what is going to be there.
+        others = self._pool.submit(self._prepare_others, essential)
         _finish(decompressed)
         self._extract(essential)
         with contextlib.ExitStack() as mounted:
             _mount_kernels(self._tree, mounted)
             self._install_essential(essential)
-            _finish(further)
-            if others:
+            _finish(others.result())
+            if settings.packages:
                 self._install()
         # What stands for device nodes is removed from it where an ordinary user builds; root's nodes stay.
         if (self._tree / "dev").is_dir():
             os.utime(self._tree / "dev", follow_symlinks=False)
+
+    def _prepare_others(self, essential: Sequence[str]) -> list[Future[None]]:
+        """Choose and download all other packages, and begin to decompress them."""
+        packages = self._settings.packages
+        others = self._choose(packages, essential) if packages else []
+        _say(f"I: {len(essential) + len(others)} packages to install")
+        return self._decompress([deb for deb in others if deb not in essential])
 
     def _install_essential(self, essential: Sequence[str]) -> None:
         """Have the tree's dpkg install the essential packages, which are all there by now."""
@@ -141,7 +147,7 @@ class _Installation:
         """Have apt download what it would install, where some packages are; return the files' names."""
         chosen, status = self._scratch / "chosen", self._scratch / "status"
         chosen.write_bytes(b"")
-        status.write_bytes(b"".join(self._pool.map(self._installed, present)))
+        status.write_bytes(b"".join(map(self._installed, present)))
         options = [
             f"-oDPkg::Pre-Install-Pkgs::=cat >{shlex.quote(str(chosen))}",
             f"-oDir::State::status={status}",
