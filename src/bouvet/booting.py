@@ -37,14 +37,11 @@ from bouvet.vm.terminal import attach_terminal
 __all__ = [
     "READY_SECONDS",
     "BootOptions",
-    "TimingReport",
-    "TimingRow",
     "await_agent",
     "await_system",
     "boot",
     "image_architecture",
     "start_machine",
-    "timings_report",
     "use_console",
 ]
 
@@ -202,39 +199,6 @@ def use_console(machine: QemuMachine, keyboard: int, screen: int) -> str:
     if end.reason is not EndReason.POWERED_OFF:
         raise end.error()
     return end.message
-
-
-@dataclass(frozen=True, slots=True)
-class TimingRow:
-    """A milestone of a boot: seconds since the monitor was started, and of the guest's own clock."""
-
-    name: str
-    host: float | None
-    guest: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TimingReport:
-    """A boot's milestones, and what systemd says of its slowest units."""
-
-    rows: tuple[TimingRow, ...]
-    units: tuple[str, ...]
-
-
-def timings_report(sandbox: Sandbox) -> TimingReport:
-    """Return a boot's milestones; it waits until the guest's systemd has started everything."""
-    timings = sandbox.timings
-    rows = (
-        TimingRow("kernel", timings.kernel, 0.0),
-        TimingRow("initial file system", timings.init, timings.init_guest),
-        TimingRow("image's init", timings.handover, timings.handover_guest),
-        TimingRow("agent accepts", timings.agent),
-        TimingRow("first answer", timings.answer),
-    )
-    state = sandbox.system_state(timeout=READY_SECONDS)
-    command = "systemd-analyze time; systemd-analyze blame | head -n 12"
-    lines = sandbox.run(command, timeout=READY_SECONDS).stdout.splitlines()
-    return TimingReport(rows, (f"the system is {state}", *lines))
 
 
 def image_architecture(image: Path) -> Architecture:

@@ -11,6 +11,14 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class StepWaits:
+    """A step begins when those that it comes `after` are done."""
+
+    step: str
+    after: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StepStarted:
     """A step begins. `reason` says why it runs (for example "not cached")."""
 
@@ -52,7 +60,7 @@ class Note:
     message: str
 
 
-Event = StepStarted | StepProgress | StepFinished | ToolOutput | Note
+Event = StepWaits | StepStarted | StepProgress | StepFinished | ToolOutput | Note
 Listener = Callable[[Event], None]
 
 

@@ -14,7 +14,16 @@ from typing import Any
 
 from bouvet import packing, planning, process
 from bouvet.errors import BouvetError, FormatError, LayerCorrupt, LayerError
-from bouvet.events import Listener, Note, StepFinished, StepProgress, StepStarted, ToolOutput, ignore
+from bouvet.events import (
+    Listener,
+    Note,
+    StepFinished,
+    StepProgress,
+    StepStarted,
+    StepWaits,
+    ToolOutput,
+    ignore,
+)
 from bouvet.formats import tree
 from bouvet.formats.filesystems import read_only_filesystem
 from bouvet.formats.tree import FileTree
@@ -36,6 +45,7 @@ from bouvet.plan.provenance import Provenance
 from bouvet.plan.record import Record
 from bouvet.planning import why
 from bouvet.spec import Spec
+from bouvet.step_timings import StepRecorder, StepTiming
 from bouvet.vm.debian_kernel import DebianKernel
 from bouvet.vm.kernel import KernelCache, parse_kernel
 from bouvet.vm.kernel_build import build_kernel
@@ -75,6 +85,7 @@ class BuildResult:
         layers: Name and digest of each layer, lowest first.
         unchanged: Whether the image was there already.
         seconds: Wall time of the build.
+        timings: When each step ran, by its start.
     """
 
     image: Path
@@ -85,6 +96,7 @@ class BuildResult:
     layers: tuple[tuple[str, str], ...]
     unchanged: bool
     seconds: float
+    timings: tuple[StepTiming, ...]
 
 
 def build(
@@ -112,6 +124,7 @@ def build(
         BouvetError: A step or the image failed; an image that was there before is left as it was.
     """
     started = time.monotonic()
+    listener = recorder = StepRecorder(listener)
     order.fetch(refresh=refresh, listener=listener)
     agent = target.parent / "bouvet-agent" if order.spec.agent else None
     targets = {form: target.with_suffix(f".{form}") for form in dict.fromkeys(order.spec.formats)}
@@ -122,6 +135,9 @@ def build(
             outcome = f"{path} is up to date"
             listener(StepFinished(name, time.monotonic() - started, outcome, cached=True))
     if stale:
+        steps = tuple(step.name for step in order.steps)
+        for form in stale:
+            listener(StepWaits("image" if form == "ext4" else form, steps))
 
         def write(layers: list[Layer]) -> None:
             _write(order, layers, {form: targets[form] for form in stale}, listener)
@@ -145,6 +161,7 @@ def build(
         layers=tuple((step.name, step.digest) for step in order.steps),
         unchanged=not stale,
         seconds=time.monotonic() - started,
+        timings=recorder.timings(),
     )
 
 
@@ -184,6 +201,8 @@ def make_layers(
     try:
         for step in steps:
             below = [layers[name] for name in step.after]
+            if below:
+                listener(StepWaits(step.name, tuple(step.after)))
             layers[step.name] = pool.submit(_obtain, making, step, below)
         for future in concurrent.futures.as_completed(layers.values()):
             future.result()

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -434,11 +435,18 @@ def expect(terminal: int, text: bytes) -> None:
         seen += os.read(terminal, 1 << 16)
 
 
-def test_the_timings_of_a_boot(base_image: BuiltImage) -> None:
-    done = bouvet("boot", base_image.path, "--timings", "--json", "--boot-timeout", str(SECONDS_TO_BOOT))
+def test_the_timings_of_a_boot(base_image: BuiltImage, tmp_path: Path) -> None:
+    picture = tmp_path / "boot.svg"
+    options = ("--timings", "--json", "--svg", picture, "--boot-timeout", str(SECONDS_TO_BOOT))
+    done = bouvet("boot", base_image.path, *options)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     hosts = {row["name"]: row["host"] for row in report["rows"]}
     assert 0 < hosts["kernel"] < hosts["initial file system"] < hosts["first answer"]
     assert any("Startup finished in" in line for line in report["units"])
     assert any(".service" in line for line in report["units"])
+    units = {unit["name"]: unit for unit in report["unit_timings"]}
+    handover = {row["name"]: row["guest"] for row in report["rows"]}["image's init"]
+    assert handover < units["systemd-journald.service"]["start"] < units["multi-user.target"]["start"]
+    drawn = {text.text for text in ET.parse(picture).iter("{http://www.w3.org/2000/svg}text")}
+    assert {"until: first answer", "systemd-journald.service", "multi-user.target"} <= drawn

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -98,6 +99,24 @@ def test_an_image_that_is_up_to_date_is_left_alone(base_image: BuiltImage) -> No
 def test_equal_layers_give_equal_bytes(base_image: BuiltImage, tmp_path: Path) -> None:
     assert run("build", "base", "--output", tmp_path / "again.ext4").returncode == 0
     assert (tmp_path / "again.ext4").read_bytes() == base_image.path.read_bytes()
+
+
+def test_a_build_tells_and_draws_when_its_steps_ran(own_cache: Path, tmp_path: Path) -> None:
+    agent = next(step for step in order("base").steps if step.name == "agent")
+    shutil.rmtree(own_cache / "bouvet/layers" / agent.digest)
+    picture = tmp_path / "build.svg"
+    options = ("--output", tmp_path / "image.ext4", "--timings", "--profile", picture)
+    done = run("build", "base", *options, cache=own_cache)
+    assert done.returncode == 0, done.stderr
+    rows = {line.split()[0]: line for line in done.stderr.splitlines() if " s " in line and ":" not in line}
+    assert rows.keys() == {step.name for step in order("base").steps} | {"image"}
+    assert rows["debian"].endswith("cached")
+    assert not rows["agent"].endswith("cached")
+    assert " for " in rows["image"]
+    shapes = [shape.get("class") for shape in ET.parse(picture).iter("{http://www.w3.org/2000/svg}rect")]
+    assert shapes.count("bar") == len(rows)
+    again = json.loads(run("build", "base", *options[:2], "--json", cache=own_cache).stdout)
+    assert [(timing["step"], timing["cached"]) for timing in again["timings"]] == [("image", True)]
 
 
 def test_the_image_says_what_it_was_made_from(base_image: BuiltImage) -> None:

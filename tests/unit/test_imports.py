@@ -48,6 +48,12 @@ ALLOWED: dict[str, set[str]] = {
     "packing": {"bouvet"},
     # Its half that boots: the command line's `build` need not load the machine room.
     "booting": {"bouvet"},
+    # When a build's steps ran, by the events; and how such times are drawn.
+    "step_timings": EVENTS,
+    "timeline": ERRORS,
+    # What a booted guest says of its boot.
+    "boot_timings": {"bouvet.booting", "bouvet.sandbox"},
+    "pictures": {"bouvet"},
     # What runs in a sandbox on the caller's terminal: it needs both.
     "running": {"bouvet"},
     # What images are made of, written down: it makes layers, and needs the kernels.
@@ -67,8 +73,10 @@ ALLOWED: dict[str, set[str]] = {
         "bouvet.pipeline",
         "bouvet.exporting",
         "bouvet.inspecting",
+        "bouvet.boot_timings",
         "bouvet.booting",
         "bouvet.locking",
+        "bouvet.pictures",
         "bouvet.planning",
         "bouvet.running",
         "bouvet.verifying",

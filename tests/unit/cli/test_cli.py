@@ -136,6 +136,8 @@ def test_each_error_has_an_exit_status_of_its_own() -> None:
         (["build", "devbx"], "did you mean 'devbox'"),
         (["build", "--size", "12X"], "is no size"),
         (["build", "--arch", "mips"], "x86_64"),
+        (["build", "--profile", "/"], "is a directory"),
+        (["boot", "/dev/null", "--svg", "x.svg"], "--timings"),
         (["build", "--set", "colour=1"], "colour"),
         (["nonsense"], "nonsense"),
         (["spec", "show", "/missing/spec.toml"], "cannot read"),
