@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from bouvet.errors import LockError
 from bouvet.events import Listener, ignore
 from bouvet.image.output import replacing
+from bouvet.layers.npm_packages import BEFORE
 from bouvet.layers.store import Layer, Store, default_root
 from bouvet.order import Order, container_artifacts
 from bouvet.pipeline import kernel_cache, make_layers, renewing_corrupt_layers
@@ -181,11 +183,15 @@ def _made(order: Order, spec: str, renew: bool, cache: Path | None, listener: Li
     found: dict[str, StepLock] = {}
 
     def take(layers: Sequence[Layer]) -> None:
-        made = {layer.name: layer.provenance for layer in layers}
+        made = {layer.name: layer for layer in layers}
         for step in order.steps:
             if is_lockable(step):
-                told = made[step.name]
-                found[step.name] = StepLock(request_of(step), told.sources, told.artifacts)
+                told = made[step.name].provenance
+                sources = told.sources
+                if step.inputs.kind == "npm" and not sources:
+                    chosen = datetime.datetime.fromtimestamp(int(made[step.name].created) + 1, datetime.UTC)
+                    sources = (f"{BEFORE}{chosen:%Y-%m-%dT%H:%M:%SZ}",)
+                found[step.name] = StepLock(request_of(step), sources, told.artifacts)
 
     with Store(cache or default_root()) as store:
         renewing_corrupt_layers(

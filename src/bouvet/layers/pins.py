@@ -44,6 +44,21 @@ def demanded(artifacts: Sequence[Artifact | None]) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def taken_from(locked: Locked | None) -> Iterator[None]:
+    """Let a package manager's failure say that what a complete lock names cannot be had."""
+    try:
+        yield
+    except CommandFailed as error:
+        if locked is None or not locked.complete:
+            raise
+        raise LockError(
+            f"what the lock names cannot be had: {error.message}",
+            hint=error.hint or HINT,
+            details=error.details,
+        ) from error
+
+
 def check(found: Sequence[Artifact], locked: Locked | None) -> None:
     """Demand that what was installed is what a complete lock says.
 

@@ -36,7 +36,7 @@ _NOT_ASKED = frozenset({"locked", "environment", "snapshot"})
 _MANY = frozenset({"debian", "apt", "pip", "npm", "cargo"})
 
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9@][A-Za-z0-9@/_.+~:=-]{0,200}$")]
-_Version = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9.+~:_-]{0,200})?$")]
+_Version = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9.+~:!_-]{0,200})?$")]
 _Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,40}$")]
 _Digest = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64}|sha512-[0-9A-Za-z+/]{86}==)$")]
 _Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -261,8 +261,7 @@ def changes(before: ImageLock, after: ImageLock) -> Iterator[str]:
     """Yield what differs between two locks of an image, a line each."""
     old = before.steps
     for name in sorted({*old, *after.steps}):
-        was = {each.name: each for each in old[name].artifacts} if name in old else {}
-        now = {each.name: each for each in after.steps[name].artifacts} if name in after.steps else {}
+        was, now = (_by_name(steps.get(name)) for steps in (old, after.steps))
         for each in sorted({*was, *now}):
             if each not in was:
                 yield f"{name}: {each} {now[each].version} added"
@@ -277,6 +276,14 @@ def changes(before: ImageLock, after: ImageLock) -> Iterator[str]:
             str(kernel.version or kernel.digest) for kernel in (before.kernel, after.kernel) if kernel
         )
         yield f"kernel: {' -> '.join(versions)}"
+
+
+def _by_name(step: StepLock | None) -> dict[str, Artifact]:
+    """Return artifacts by what they are called; npm's may be there in several places."""
+    found: dict[str, Artifact] = {}
+    for each in () if step is None else step.artifacts:
+        found[each.name if each.name not in found else f"{each.name} ({each.path})"] = each
+    return found
 
 
 def _names(steps: Sequence[Step]) -> set[str]:

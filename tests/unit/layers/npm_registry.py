@@ -17,6 +17,9 @@ from typing import Any
 NPM_TIME = 499162500
 """The modification time of everything in a package (1985-10-26), as npm packs it."""
 
+PUBLISHED = "2020-01-01T00:00:00.000Z"
+"""When everything was published that has no time of its own."""
+
 
 def pack(files: Mapping[str, bytes | tuple[bytes, int]]) -> bytes:
     """Return a package's tarball; a file is its content, or its content and mode."""
@@ -38,12 +41,13 @@ def integrity(content: bytes) -> str:
 
 @dataclass
 class Registry:
-    """What the registry serves, and which paths were asked for."""
+    """What the registry serves, which paths were asked for, and when versions were published."""
 
     url: str
     packages: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     tarballs: dict[str, bytes] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    times: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def publish(self, package: str, version: str, content: bytes, *, engines: str | None = None) -> None:
         """Add a version."""
@@ -67,7 +71,8 @@ class Registry:
         if versions is None:
             return None
         latest = list(versions)[-1]
-        document = {"name": path[1:], "dist-tags": {"latest": latest}, "versions": versions}
+        times = {version: self.times.get((path[1:], version), PUBLISHED) for version in versions}
+        document = {"name": path[1:], "dist-tags": {"latest": latest}, "versions": versions, "time": times}
         return json.dumps(document).encode()
 
 

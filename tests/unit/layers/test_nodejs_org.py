@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bouvet import download
-from bouvet.errors import BouvetError, LayerError
+from bouvet.errors import BouvetError, LayerError, LockError
 from bouvet.layers import nodejs_org
 from bouvet.layers.nodejs_org import find_digest, newest_release
 from bouvet.layers.writer import LayerWriter
+from bouvet.plan.provenance import Locked
 from bouvet.plan.steps import NodeArchiveInputs
 from tests.unit.layers.bench import bench
 from tests.unit.layers.file_server import FAULTS, HARMLESS_FAULTS, FileServer, serving
@@ -187,3 +189,24 @@ def test_what_is_no_index_is_refused(content: bytes) -> None:
 def test_a_digest_that_is_not_there(line: bytes) -> None:
     with pytest.raises(LayerError, match="has no SHA-256 of file"):
         find_digest(line, "sums", "file")
+
+
+def test_a_locked_release_is_taken_though_there_are_newer_ones(
+    server: FileServer, inputs: NodeArchiveInputs, tmp_path: Path, layer: LayerWriter
+) -> None:
+    nodejs_org.make(inputs, bench(tmp_path).workshop, layer)
+    told = layer.provenance
+    [artifact] = told.artifacts
+    assert (artifact.name, artifact.version, artifact.architecture) == ("node", VERSION, "x86_64")
+    assert artifact.sha256 == hashlib.sha256(server.files[ARCHIVE]).hexdigest()
+    for gone in (INDEX, SUMS):
+        del server.files[gone]
+    (tmp_path / "elsewhere").mkdir()
+    locked = replace(inputs, locked=Locked(told.artifacts, told.sources))
+    nodejs_org.make(locked, bench(tmp_path / "elsewhere").workshop, layer)
+    assert layer.provenance == told
+    server.files[ARCHIVE] += b"x"
+    (tmp_path / "again").mkdir()
+    with pytest.raises(LockError, match="is not the file that was asked for") as caught:
+        nodejs_org.make(locked, bench(tmp_path / "again").workshop, layer)
+    assert f"node {VERSION} x86_64" in caught.value.details

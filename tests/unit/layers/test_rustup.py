@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from bouvet import download
-from bouvet.errors import BouvetError, DownloadError, LayerError
+from bouvet.errors import BouvetError, DownloadError, LayerError, LockError
 from bouvet.formats.tree import FileTree
 from bouvet.layers import rustup
 from bouvet.layers.maker import Workshop
 from bouvet.layers.writer import LayerWriter
+from bouvet.plan.provenance import Locked, Provenance
 from bouvet.plan.steps import RustupInputs
 from tests.unit.layers.bench import bench
 from tests.unit.layers.file_server import FAULTS, HARMLESS_FAULTS, FileServer, serving
@@ -80,6 +81,11 @@ class Making:
         self._writers.append(writer)
         rustup.make(inputs, workshop or bench(self._directory).workshop, writer)
         return writer.tree
+
+    @property
+    def provenance(self) -> Provenance:
+        """What the last layer was made from."""
+        return self._writers[-1].provenance
 
     def commit(self) -> list[tuple[bytes, bytes]]:
         """Finish the layers; return each one's index and blob."""
@@ -453,3 +459,63 @@ def test_what_does_not_tell_rustups_version_is_refused(
     server.files["rustup/release-stable.toml"] = text
     with pytest.raises(LayerError, match="does not tell rustup's version"):
         make(inputs)
+
+
+# --- Locks --------------------------------------------------------------------------------------------
+
+
+def test_a_locked_toolchain_is_that_of_its_day(
+    server: FileServer, inputs: RustupInputs, make: Making
+) -> None:
+    tree = make(inputs)
+    told = make.provenance
+    named = {each.name: each for each in told.artifacts}
+    assert named["channel-rust"].version == DATE
+    assert named["channel-rust"].sha256 == hashlib.sha256(server.files[MANIFEST]).hexdigest()
+    assert named["rustup-init"].version == RUSTUP_VERSION
+    assert named[f"rustc-{X86_64}"].version == VERSION
+    assert named[f"rustc-{X86_64}"].sha256 == hashlib.sha256(server.files[ARCHIVE]).hexdigest()
+    assert told.sources == (server.url,)
+    # The channel goes on, and the day stays.
+    server.files[f"dist/{DATE}/channel-rust-stable.toml"] = server.files[MANIFEST]
+    server.files[MANIFEST] = b"newer"
+    server.files[f"{MANIFEST}.sha256"] = f"{hashlib.sha256(b'newer').hexdigest()}".encode()
+    del server.files["rustup/release-stable.toml"]
+    locked = dataclasses.replace(inputs, locked=Locked(told.artifacts, told.sources))
+    again = make(locked)
+    assert make.provenance == told
+    first, second = make.commit()
+    assert first == second
+    assert set(tree) == set(again)
+
+
+def test_a_locked_toolchain_that_is_gone_is_named(
+    server: FileServer, inputs: RustupInputs, make: Making
+) -> None:
+    make(inputs)
+    artifacts = make.provenance.artifacts
+    before = server.files[MANIFEST]
+    server.files[MANIFEST] += b"# changed\n"
+    with pytest.raises(LockError) as caught:
+        make(dataclasses.replace(inputs, locked=Locked(artifacts)))
+    assert f"channel-rust {DATE}" in caught.value.details
+    assert caught.value.hint is not None
+    with pytest.raises(LockError, match="says nothing of rustup-init"):
+        make(
+            dataclasses.replace(
+                inputs, locked=Locked(tuple(each for each in artifacts if each.name != "rustup-init"))
+            )
+        )
+    # What is left open is chosen anew.
+    server.files[MANIFEST] = before
+    make(dataclasses.replace(inputs, locked=Locked((), complete=False)))
+
+
+def test_a_lock_of_other_components_is_refused(
+    server: FileServer, inputs: RustupInputs, make: Making
+) -> None:
+    make(inputs)
+    artifacts = make.provenance.artifacts
+    with pytest.raises(LockError, match="is not what the lock says") as caught:
+        make(dataclasses.replace(inputs, components=("clippy",), locked=Locked(artifacts)))
+    assert any("rustfmt" in line and "was not installed" in line for line in caught.value.details)
