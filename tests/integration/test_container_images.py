@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import shutil
 import socket
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bouvet.errors import CommandFailed
+from bouvet.errors import CommandFailed, LockError
 from bouvet.exporting import export, export_image
 from bouvet.formats.ext4 import Ext4Reader
 from bouvet.formats.tree import FileTree, directory
@@ -22,8 +23,10 @@ from bouvet.layers.oci import apply_layer
 from bouvet.layers.oci_source import ContainerImage, find_image, pull
 from bouvet.layers.oci_stream import open_layer
 from bouvet.layers.writer import LayerWriter
+from bouvet.locking import locked_order, read_lock, write_lock
 from bouvet.order import Order
 from bouvet.pipeline import build
+from bouvet.plan.provenance import Artifact
 from bouvet.spec import Spec
 from tests.conftest import TOOL_PATH
 from tests.integration.test_oci import base, changes
@@ -31,6 +34,12 @@ from tests.unit.image.archives import CREATED, SECOND, write
 from tests.unit.layers.container_images import Blob, Layout, entry, folder, symlink, tar
 
 TIMEOUT = 60
+KERNEL = {
+    "source": "url",
+    "url": {"x86_64": "http://127.0.0.1:1/vmlinux"},
+    "sha256": {"x86_64": "0" * 64},
+}
+"""A kernel that need not be fetched to be locked."""
 Find = functools.partial(find_image, architecture="x86_64", directory=Path(), downloads=Path("/nonexistent"))
 
 
@@ -258,3 +267,36 @@ def test_a_registrys_image_is_copied_once(
         pull(f"docker://{registry}/team/absent:v1", "x86_64", copies, lambda line: None)
     assert raised.value.hint is not None
     assert [path.name for path in copies.iterdir()] == [copy.name]
+
+
+@pytest.mark.needs_tool("skopeo", "docker-registry")
+def test_a_locked_image_is_had_by_its_digest(
+    archive: Path, registry: str, tmp_path: Path, empty_cache: Path
+) -> None:
+    reference = f"docker://{registry}/team/box:v1"
+    run("skopeo", "copy", f"oci-archive:{archive}:v1", reference)
+    spec = Spec.model_validate({"from": reference, "kernel": KERNEL})
+    order, lock = Order(spec, "x86_64", "box"), tmp_path / "bouvet.lock"
+    write_lock(order, "box", lock)
+    container = read_lock(lock)["box", "x86_64"].container
+    assert order.container is not None
+    assert container[0] == Artifact(reference, digest=order.container.digest)
+    assert [each.digest for each in container[1:]] == [each.diff_id for each in order.container.layers]
+    # The tag goes on to another image, and the copy is gone.
+    layout = Layout(tmp_path / "other")
+    layout.index(layout.image([Blob.gzipped(tar(folder("etc")))]))
+    run("skopeo", "copy", f"oci:{tmp_path}/other", reference)
+    shutil.rmtree(empty_cache / "downloads")
+    locked = locked_order(Order(spec, "x86_64", "box"), "box", lock)
+    assert locked.container is not None
+    assert locked.container.layers == tuple(
+        dataclasses.replace(mine, path=theirs.path)
+        for mine, theirs in zip(order.container.layers, locked.container.layers, strict=True)
+    )
+    unlocked = Order(spec, "x86_64", "box")
+    assert unlocked.container is not None
+    assert unlocked.container.digest != locked.container.digest
+    moved = spec.model_copy(update={"from_": f"oci:{tmp_path}/other"})
+    with pytest.raises(LockError) as raised:
+        _ = Order(moved, "x86_64", "box", container_lock=container).container
+    assert any("is in the lock and was not installed" in line for line in raised.value.details)

@@ -20,7 +20,7 @@ from bouvet.image.sizes import by_directory, unique_files
 MANIFEST = b"usr/share/bouvet/manifest.json"
 """Where an image tells what it was made from."""
 
-_MANIFEST_LIMIT = 1 << 20
+_MANIFEST_LIMIT = 16 << 20
 _MOST_LAYERS = 1000
 _LONGEST_NAME = 200
 _BILLION = 1_000_000_000

@@ -21,7 +21,7 @@ from bouvet.image.requirements import agent, base, container, filesystem, leftov
 MANIFEST = "/usr/share/bouvet/manifest.json"
 """Where an image tells what it was made from."""
 
-_MANIFEST_LIMIT = 1 << 20
+_MANIFEST_LIMIT = 16 << 20
 
 
 def check_image(path: Path, *, expected: Expectation | None = None) -> Report:

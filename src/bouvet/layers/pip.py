@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from bouvet.errors import LayerError
+from bouvet.errors import LayerError, LockError
 from bouvet.layers import commands
 from bouvet.layers.client_settings import client_settings
 from bouvet.layers.commands import FILES, Command
@@ -63,6 +63,10 @@ def make(inputs: PipInputs, workshop: Workshop, layer: LayerWriter) -> None:
     workshop.progress("installing Python packages", None)
     with taken_from(inputs.locked):
         commands.run_over_layers(command, workshop, layer)
+    if inputs.locked is not None and not (report / _REPORT).exists():
+        raise LockError(
+            "the tree's pip does not tell what it installs", hint="pip 22.2 is the first that does"
+        )
     artifacts = _installed(report / _REPORT)
     check(artifacts, inputs.locked)
     layer.provenance = Provenance(artifacts)

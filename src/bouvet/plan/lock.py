@@ -55,6 +55,11 @@ class _Artifact(_Table):
     path: Annotated[str, Field(pattern=r"^([!-~]{1,2000})?$")] = ""
 
 
+class _ContainerPart(_Artifact):
+    # What `from` says, which may be a path.
+    name: Annotated[str, Field(pattern=r"^[^\s\x00-\x1f\x7f]{1,4096}$")]
+
+
 class _Step(_Table):
     request: _Hex
     sources: list[_Line] = []
@@ -66,7 +71,7 @@ class _Image(_Table):
     architecture: Annotated[str, Field(pattern="^(x86_64|aarch64)$")]
     digest: _Hex
     kernel: _Artifact | None = None
-    container: list[_Artifact] = []
+    container: list[_ContainerPart] = []
     steps: dict[str, _Step] = {}
 
 

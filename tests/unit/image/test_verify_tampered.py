@@ -70,7 +70,7 @@ CASES: list[tuple[str, Tamper]] = [
     (MANIFEST_ROW, put(MANIFEST, as_file({**manifest(), "architecture": ["x86_64"]}))),
     (MANIFEST_ROW, put(MANIFEST, as_file(manifest(agent="no")))),
     (MANIFEST_ROW, put(MANIFEST, as_file(manifest(node=["20"])))),
-    (MANIFEST_ROW, put(MANIFEST, as_file(manifest()) + b" " * (1 << 20))),
+    (MANIFEST_ROW, put(MANIFEST, as_file(manifest()) + b" " * (16 << 20))),
     (MANIFEST_ROW, link(MANIFEST, "/etc/fstab")),
     ("Debian 12 (bookworm)", edit("usr/lib/os-release", '"12"', '"13"')),
     ("Debian 12 (bookworm)", edit("usr/lib/os-release", "ID=debian", "ID=ubuntu")),
