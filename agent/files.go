@@ -119,6 +119,9 @@ func fileError(err error) *rpcError {
 	return failure
 }
 
+// kernelFile is more than a file of /proc/sys has.
+const kernelFile = 4 << 10
+
 // readRegular reads a regular file of at most limit bytes. It never waits: a FIFO, a device or a
 // socket is refused. The size is not believed: files of /proc have none.
 func readRegular(path string, limit int) ([]byte, error) {
@@ -141,7 +144,13 @@ func readRegular(path string, limit int) ([]byte, error) {
 	default:
 		return fail("read", errNotRegular)
 	}
-	content := make([]byte, 0, min(status.Size, int64(limit))+1)
+	size := status.Size
+	if size == 0 {
+		// The kernel's files say so, and some have to be read at once: behind their first bytes,
+		// sysctl(2)'s are at their end.
+		size = kernelFile
+	}
+	content := make([]byte, 0, min(size, int64(limit))+1)
 	for {
 		if len(content) > limit {
 			return fail("read", errTooLarge)

@@ -90,3 +90,15 @@ func TestFileErrorsNameTheErrno(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestReadRegularReadsTheKernelsFilesAtOnce(t *testing.T) {
+	const path = "/proc/sys/kernel/threads-max" // it has several digits, and says that it has no bytes
+	expected, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := readRegular(path, contentLimit)
+	if err != nil || string(found) != string(expected) || len(found) < 3 {
+		t.Errorf("%q, %v; expected %q", found, err, expected)
+	}
+}
