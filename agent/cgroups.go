@@ -17,8 +17,13 @@ const (
 	ownGroup = "agent"
 	// earlyGroup is for an agent that was there before the machine's init, and is no part of a service.
 	earlyGroup = "bouvet"
+	// commonGroup is for all commands that nothing is asked of which takes a group of their own.
+	commonGroup = "common"
 	// idleGroups is how many empty groups are kept for the next commands.
 	idleGroups = 8
+	// taskShare of the machine's processes and threads is the most that a group may have: the others,
+	// and who ends it, still have room then.
+	taskShare = 2
 )
 
 // cgroups are control groups for commands: all that a command has started can be ended at once, and it
@@ -28,6 +33,7 @@ type cgroups struct {
 	lock      sync.Mutex
 	off       bool   // for good
 	directory string // where they are made; "" if that is not known yet
+	common    *cgroup
 	made      int
 	idle      []*cgroup
 	lingering []*cgroup // of commands that have ended, with processes that they have left behind
@@ -44,7 +50,7 @@ type cgroup struct {
 func (g *cgroups) take() *cgroup {
 	g.lock.Lock()
 	defer g.lock.Unlock()
-	if g.off || (g.directory == "" && !g.find()) {
+	if !g.known() {
 		return nil
 	}
 	g.sweep()
@@ -56,6 +62,21 @@ func (g *cgroups) take() *cgroup {
 	}
 	group.killed = group.oomKills()
 	return group
+}
+
+// shared returns the group that commands without one of their own have, or nil. It is never ended.
+func (g *cgroups) shared() *cgroup {
+	g.lock.Lock()
+	defer g.lock.Unlock()
+	if g.known() && g.common == nil {
+		g.common = openGroup(filepath.Join(g.directory, commonGroup))
+	}
+	return g.common
+}
+
+// known says whether groups can be made.
+func (g *cgroups) known() bool {
+	return !g.off && (g.directory != "" || g.find())
 }
 
 // give takes a group back. Its command has ended.
@@ -88,14 +109,21 @@ func (g *cgroups) sweep() {
 
 func (g *cgroups) make() *cgroup {
 	g.made++
-	path := filepath.Join(g.directory, "command-"+strconv.Itoa(os.Getpid())+"-"+strconv.Itoa(g.made))
-	if err := syscall.Mkdir(path, newDirectoryMode); err != nil {
+	return openGroup(filepath.Join(g.directory, "command-"+strconv.Itoa(os.Getpid())+"-"+strconv.Itoa(g.made)))
+}
+
+// openGroup makes a group, or opens one that an earlier agent has left; it returns nil if that fails.
+func openGroup(path string) *cgroup {
+	if err := syscall.Mkdir(path, newDirectoryMode); err != nil && err != syscall.EEXIST {
 		return nil
 	}
 	descriptor, err := openAgain(path, syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
 	if err != nil {
 		_ = syscall.Rmdir(path)
 		return nil
+	}
+	if most, err := strconv.Atoi(strings.TrimSpace(string(firstLine("/proc/sys/kernel/threads-max")))); err == nil {
+		_ = os.WriteFile(filepath.Join(path, "pids.max"), []byte(strconv.Itoa(most/taskShare)), 0)
 	}
 	return &cgroup{path: path, descriptor: descriptor}
 }
@@ -147,10 +175,13 @@ func moveTo(directory string) bool {
 	return os.WriteFile(filepath.Join(directory, "cgroup.procs"), []byte("0"), 0) == nil
 }
 
-// enableControllers lets the groups below account for memory. Without it, nobody tells of what the
-// kernel has killed.
+// enableControllers lets the groups below account for memory (without it, nobody tells of what the kernel
+// has killed), be limited in their processes, and share the processors by group: of a thousand processes
+// in one, and the agent in another, the agent gets its half. Each is enabled as far as there is one.
 func enableControllers(directory string) {
-	_ = os.WriteFile(filepath.Join(directory, "cgroup.subtree_control"), []byte("+memory"), 0)
+	for _, controller := range []string{"+memory", "+pids", "+cpu"} {
+		_ = os.WriteFile(filepath.Join(directory, "cgroup.subtree_control"), []byte(controller), 0)
+	}
 }
 
 // kill ends every process of the group; those that they start meanwhile as well.

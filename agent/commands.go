@@ -243,16 +243,20 @@ func (a *agent) execute(p prepared, w *caller) outcome {
 	}
 	started := time.Now()
 	l := launch{program: program, argv: p.argv, environment: p.environment, directory: p.directory, credential: p.credential}
+	var group *cgroup
 	if p.given {
-		// What only a command with settings can be asked for takes a control group.
-		l.group = a.groups.take()
-		defer a.groups.give(l.group)
+		// What only a command with settings can be asked for takes a control group of its own.
+		group = a.groups.take()
+		defer a.groups.give(group)
+	}
+	if l.group = group; group == nil {
+		l.group = a.groups.shared()
 	}
 	command, captures, err := a.spawn(l, p)
 	if err != nil {
 		return failedSpawn(p.argv[0] + ": " + err.Error())
 	}
-	timedOut := a.await(command, l.group, p, w)
+	timedOut := a.await(command, group, p, w)
 	duration := time.Since(started)
 	grace := time.Now().Add(pipeGrace)
 	for _, c := range captures {
@@ -264,7 +268,7 @@ func (a *agent) execute(p prepared, w *caller) outcome {
 	o := outcome{exitCode: command.exitCode(), signal: command.endedBy(), timedOut: timedOut, duration: duration}
 	o.stdout, o.stderr = captures[0].text(plain), captures[1].text(plain)
 	o.truncated = captures[0].cut() || captures[1].cut()
-	o.oomKilled = l.group.oomKilled()
+	o.oomKilled = group.oomKilled()
 	return o
 }
 

@@ -59,8 +59,6 @@ func newConnection(a *agent, socket int) *connection {
 		file:     os.NewFile(uintptr(socket), "connection"),
 		socket:   socket,
 		splitter: lineSplitter{limit: lineLimit},
-		commands: make(chan struct{}, commandLimit),
-		files:    make(chan struct{}, fileLimit),
 		lost:     make(chan struct{}),
 	}
 }
@@ -217,9 +215,15 @@ func (c *connection) dispatch(asked request, large bool) {
 	var slots chan struct{}
 	switch method.kind {
 	case file:
+		if c.files == nil { // only now: most of a thousand connections are idle
+			c.files = make(chan struct{}, fileLimit)
+		}
 		slots = c.files
 		slots <- struct{}{}
 	case command:
+		if c.commands == nil {
+			c.commands = make(chan struct{}, commandLimit)
+		}
 		slots = c.commands
 		select {
 		case slots <- struct{}{}:

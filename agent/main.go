@@ -44,7 +44,7 @@ const (
 	stopGrace = 2 * time.Second
 	// heapGrowth keeps the heap of a few hundred kilobytes from growing to Go's usual 4 MB before it
 	// is collected.
-	heapGrowth = 25
+	heapGrowth = 20
 )
 
 type options struct {
@@ -165,6 +165,10 @@ func serve(chosen options) int {
 			close(accepting)
 		}()
 		s.say(saidReady)
+		go func() {
+			keepResident()
+			reserveThreads()
+		}()
 		if chosen.inherit && chosen.grow {
 			go growRoot() // the machine's init and the first request wait already
 		}

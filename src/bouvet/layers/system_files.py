@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 # A command that takes all memory is killed by the kernel, and neither the agent nor what else it runs:
 # the score spares the agent, which does not pass it on, and by default systemd would stop the service.
-# Each command gets a control group of its own below the service's, which is the agent's to divide.
+# Each command gets a control group of its own below the service's, which is the agent's to divide; it
+# limits how many processes a group has, so that of what systemd would grant all together it needs no share.
 AGENT_UNIT = """\
 [Unit]
 Description=bouvet guest agent
@@ -28,6 +29,7 @@ RestartSec=2
 OOMScoreAdjust=-1000
 OOMPolicy=continue
 Delegate=yes
+TasksMax=infinity
 StandardOutput=journal+console
 StandardError=journal+console
 

@@ -93,6 +93,7 @@ def test_the_agents_unit() -> None:
         "OOMScoreAdjust": "-1000",
         "OOMPolicy": "continue",
         "Delegate": "yes",
+        "TasksMax": "infinity",
         "StandardOutput": "journal+console",
         "StandardError": "journal+console",
     }
