@@ -38,7 +38,7 @@ from bouvet.formats.virtio.vsock import (
 from bouvet.formats.virtio.vsock_buffers import PacketBuffer, PacketBuffers
 from bouvet.formats.virtio.vsock_table import ConnectionTable
 
-CAPACITY = 512
+CAPACITY = 1024
 """The most connections at once, by default."""
 
 MAX_RESETS = 256
