@@ -122,10 +122,23 @@ func openGroup(path string) *cgroup {
 		_ = syscall.Rmdir(path)
 		return nil
 	}
-	if most, err := strconv.Atoi(strings.TrimSpace(string(firstLine("/proc/sys/kernel/threads-max")))); err == nil {
-		_ = os.WriteFile(filepath.Join(path, "pids.max"), []byte(strconv.Itoa(most/taskShare)), 0)
-	}
+	limitTasks(descriptor)
 	return &cgroup{path: path, descriptor: descriptor}
+}
+
+// limitTasks gives a group its share of what processes and threads the machine can have.
+func limitTasks(group int) {
+	most, err := strconv.Atoi(string(firstLine("/proc/sys/kernel/threads-max")))
+	if err != nil {
+		return
+	}
+	// There is no such file where the controller is not enabled.
+	fd, err := syscall.Openat(group, "pids.max", syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer syscall.Close(fd)
+	_ = writeAll(fd, []byte(strconv.Itoa(most/taskShare)))
 }
 
 // find settles where groups are made, and says whether that is known. Before the machine's init there
