@@ -81,10 +81,10 @@ format: $(ENVIRONMENT)
 	.venv/bin/ruff check --fix
 	$(GOFMT) -w agent
 
-## bench         measure against what bouvet is compared to, and print tables
+## bench         measure against what bouvet is compared to: one table, images/output/bench.json
 bench: test-packages $(ENVIRONMENT) $(AGENT)
 	@for preset in base devbox; do $(BOUVET) build "$$preset" --quiet --output $(OUTPUT) >/dev/null || exit 1; done
-	@for script in bench/*.py; do echo "== $$script"; .venv/bin/python "$$script" || exit 1; done
+	.venv/bin/python bench --json $(OUTPUT)/bench.json
 
 ## lock          pin what pyproject.toml asks for in requirements.lock
 lock:

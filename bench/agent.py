@@ -13,7 +13,6 @@ IMAGE is `images/output/debian-base.ext4` by default. It needs gcc.
 from __future__ import annotations
 
 import argparse
-import json
 import socket
 import statistics
 import subprocess
@@ -21,6 +20,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from rows import Row, write_json
 
 from bouvet import process
 from bouvet.booting import BootOptions, boot
@@ -101,8 +102,13 @@ def main() -> int:
         print(error.message, *error.details, error.hint or "", sep="\n", file=sys.stderr)
         return error.exit_code
     if arguments.json:
+        rows = [
+            *(Row(f"binary for {name}", size / 1e6, "MB", aim="about 3 MB") for name, size in sizes.items()),
+            Row("start to listening", 1000 * start, "ms"),
+            Row("exec true", 1000 * asked, "ms", "fork, exec and wait", 1000 * bare, "at most 1.5"),
+        ]
         found = {"bytes": sizes, "start": start, "exec_true": asked, "fork_and_exec": bare}
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+        write_json(arguments.json, rows, found)
     for architecture, size in sizes.items():
         print(f"{'binary for ' + architecture:32} {size / 1e6:8.2f} MB")
     print(f"{'start to listening':32} {1000 * start:8.2f} ms")

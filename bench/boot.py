@@ -16,12 +16,13 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import dataclasses
-import json
 import statistics
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from rows import Row, write_json
 
 from bouvet.booting import BootOptions, boot
 from bouvet.errors import BouvetError
@@ -114,6 +115,23 @@ def comparison(results: list[Result]) -> Iterator[str]:
             yield f"{first.image}: {first.variant} / {second.variant}: {ratios}"
 
 
+def rows(results: list[Result]) -> Iterator[Row]:
+    """Yield the median time to the first answer of each image, against the second variant if that ran."""
+    medians = {(r.image, r.variant): statistics.median(r.of("answer")) for r in results if r.boots}
+    first, second = VARIANTS
+    for (image, variant), median in medians.items():
+        if variant == first:
+            reference = medians.get((image, second))
+            yield Row(
+                f"{Path(image).stem} to the first answer, {first}",
+                median,
+                "s",
+                second,
+                reference,
+                "at most 0.1",
+            )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("images", type=Path, nargs="*", default=IMAGES, help="the images to boot")
@@ -130,8 +148,7 @@ def main() -> int:
     started = time.monotonic()
     notes = measure(results, options, arguments.count, arguments.at_once)
     if arguments.json:
-        found = [dataclasses.asdict(result) for result in results]
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+        write_json(arguments.json, rows(results), [dataclasses.asdict(result) for result in results])
     print("\n".join([*sorted(notes), *(line for result in results for line in table(result))]))
     if not arguments.agent_first_only:
         print("\n".join(comparison(results)))

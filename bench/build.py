@@ -34,6 +34,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rows import Row, write_json
+
 from bouvet.layers.namespaces import remove_tree
 from bouvet.layers.store import Store, default_root
 from bouvet.spec import Spec, load
@@ -243,7 +245,12 @@ def main() -> int:
     if arguments.json:
         medians = {name: statistics.median(values) for name, values in seconds.items()}
         found = {"seconds": seconds, "medians": medians, "aims": AIMS, "steps": image.steps}
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+        rows = [
+            Row(name, median, "s", USUAL, medians.get(USUAL), f"at most {AIMS[name]:g} s")
+            for name, median in medians.items()
+            if name in AIMS
+        ]
+        write_json(arguments.json, rows, found)
     print("\n".join(table(seconds, image)))
     return 0
 

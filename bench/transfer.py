@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from rows import Row, write_json
+
 from bouvet import process
 from bouvet.booting import BootOptions, boot
 from bouvet.errors import BouvetError
@@ -170,7 +172,12 @@ def main() -> int:
         return error.exit_code
     if arguments.json:
         document = {"accelerator": accelerator, "megabytes_per_second": rates, "agent_peak_mib": peak}
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+        rows = [
+            Row(way, rates[f"{way}, agent"], "MB/s", "plain copy through vsock", rates[f"{way}, plain"])
+            for way in ("upload", "download")
+        ]
+        rows.append(Row("agent's peak of resident memory", peak, "MiB"))
+        write_json(arguments.json, rows, document)
     print(f"{'MB/s (' + accelerator + ')':12} {'plain':>8} {'agent':>8} {'ratio':>7}")
     for way in ("upload", "download"):
         plain, agent = rates[f"{way}, plain"], rates[f"{way}, agent"]

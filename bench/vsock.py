@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import math
 import random
 import statistics
@@ -30,6 +29,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from rows import Row, write_json
 
 from bouvet import process
 from bouvet.booting import BootOptions, boot
@@ -220,7 +221,17 @@ def main() -> int:
                 for name, found in results.items()
             },
         }
-        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+        rows = [
+            Row(
+                name,
+                1000 * found["guest"].median,
+                "ms",
+                "Unix socket of the host",
+                1000 * found["host"].median,
+            )
+            for name, found in results.items()
+        ]
+        write_json(arguments.json, rows, document)
     print("\n".join(table(results, accelerator)))
     return 0
 
