@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import shutil
 import statistics
 import subprocess
@@ -162,8 +163,9 @@ def usual_way(spec: Spec, work: Path) -> None:
     """Make the image from nothing."""
     rust = ["cargo-web", "rust-web-clippy", "rustc-web", "rustfmt-web"] if spec.rust else []
     packages = ",".join([*spec.debian.packages, *rust])
-    options = [f"--dpkgopt=path-exclude={pattern}" for pattern in spec.debian.exclude]
-    options += [f"--dpkgopt=path-include={pattern}" for pattern in spec.debian.include]
+    excluded = [each.path for each in spec.slim.exclude if each.architecture in (None, platform.machine())]
+    options = [f"--dpkgopt=path-exclude={pattern}" for pattern in excluded]
+    options += [f"--dpkgopt=path-include={pattern}" for pattern in spec.slim.keep]
     tar, root, image = work / "usual.tar", work / "usual", work / "usual.ext4"
     root.mkdir()
     run(

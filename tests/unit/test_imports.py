@@ -62,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     "order": {"bouvet"},
     # Why a build's steps run: it needs plans and the cache.
     "planning": {"bouvet"},
+    "slimming": {"bouvet"},
     # The host's files that a spec names: read for the plan, copied by the layers.
     "own_content": ERRORS | {"bouvet.spec", "bouvet.plan", "bouvet.layers"},
     # What an image's rows are checked with in the guest: it needs both, the expectation and the sandbox.
@@ -79,6 +80,7 @@ ALLOWED: dict[str, set[str]] = {
         "bouvet.pictures",
         "bouvet.planning",
         "bouvet.running",
+        "bouvet.slimming",
         "bouvet.verifying",
         "bouvet.sandbox",
         "bouvet.spec",

@@ -23,6 +23,7 @@ COMMANDS = {
     "oci": "Build an OCI archive for docker load, podman load and skopeo.",
     "verify": "Check an image against what it must be.",
     "inspect": "Show what is in an image, and what takes how much.",
+    "slim": "Show what an image goes without, and why.",
     "diff": "Show how two images differ.",
     "run": "Run a command or code in a throw-away virtual machine.",
     "boot": "Boot an image with its console on the terminal.",

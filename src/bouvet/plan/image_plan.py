@@ -83,13 +83,14 @@ def plan_layers(
 
 def _debian(spec: Spec, architecture: Architecture, content: Mapping[str, str]) -> DebianInputs:
     archives = toolchain_archives(spec, content)
+    excluded = [each.path for each in spec.slim.exclude if each.architecture in (None, architecture)]
     return DebianInputs(
         architecture=architecture,
         suite=spec.debian.suite,
         mirror=spec.debian.mirror,
         packages=tuple(sorted({*spec.debian.packages, *toolchain_packages(spec)})),
-        exclude=(*spec.debian.exclude, *(NODESOURCE_EXCLUDE if archives else ())),
-        include=spec.debian.include,
+        exclude=(*excluded, *(NODESOURCE_EXCLUDE if archives else ())),
+        include=spec.slim.keep,
         archives=archives,
         snapshot=spec.debian.snapshot,
     )

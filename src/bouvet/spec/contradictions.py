@@ -42,6 +42,8 @@ def _base_contradictions(data: Mapping[str, Any]) -> Iterator[str]:
         yield "from: the image starts with this one or with a tree of [debian]; set one of them"
     if data.get("from") is not None and _table(data, "node").get("source") == "nodesource":
         yield "node.source: NodeSource's packages come with a tree of [debian]; over 'from' use 'nodejs.org'"
+    if data.get("from") is not None and data.get("slim"):
+        yield "slim: is what Debian's packages are installed without; what 'from' brings is there already"
     system = _table(data, "system")
     environment = _table(system, "environment")
     if "PATH" in environment:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from bouvet.spec.values import Lines, PackageName, PathPattern, Table, matching
+from bouvet.spec.values import Lines, PackageName, Table, matching
 
 _SUITE = re.compile(r"[a-z][a-z0-9.-]*")
 
@@ -30,10 +30,4 @@ class Debian(Table):
     )
     packages: tuple[PackageName, ...] = Field(
         (), description="Packages to install beside the essential ones.", strict=False
-    )
-    exclude: tuple[PathPattern, ...] = Field(
-        (), description="dpkg path-exclude patterns; they hold in the guest too.", strict=False
-    )
-    include: tuple[PathPattern, ...] = Field(
-        (), description="dpkg path-include patterns: exceptions from 'exclude'.", strict=False
     )

@@ -28,6 +28,7 @@ _NAMED = {
     "apt.sources": "name",
     "files": "path",
     "run": "name",
+    "slim.exclude": "path",
     "test.commands": "name",
     "users": "name",
 }

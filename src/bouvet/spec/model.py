@@ -16,6 +16,7 @@ from bouvet.spec.debian import Debian
 from bouvet.spec.files import File, Run
 from bouvet.spec.kernel import Kernel
 from bouvet.spec.packages import Apt, Cargo, Npm, Pip
+from bouvet.spec.slim import Slim
 from bouvet.spec.system import Services, System, User
 from bouvet.spec.toolchains import Node, Rust
 from bouvet.spec.values import OneLine, Size, Table, Text, VariableName, matching, parse_size
@@ -54,6 +55,7 @@ class Spec(Table):
         default_factory=dict, description="Values for the templates among the files."
     )
     debian: Debian = Field(default_factory=Debian, description="The Debian tree.")
+    slim: Slim = Field(default_factory=Slim, description="What is left out of its packages.")
     apt: Apt = Field(default_factory=Apt, description="Packages added to it or removed from it.")
     node: Optionally[Node] = Field(None, description="Node.js; none if not set, or false.")
     rust: Optionally[Rust] = Field(None, description="Rust; none if not set, or false.")

@@ -46,7 +46,8 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         [debian]
         packges = []
         packages = ["Foo!", "git"]
-        exclude = ["usr/share/man/*"]
+        [slim]
+        exclude = [{path = "usr/share/man/*", reason = "nobody reads it"}]
         [node]
         version = "latest"
         [rust]
@@ -63,7 +64,7 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         "colour",
         "debian.packges",
         "debian.packages[0]",
-        "debian.exclude[0]",
+        "slim.exclude[0].path",
         "node.version",
         "rust.channel",
         "system.hostname",
