@@ -15,6 +15,9 @@ const (
 	agentProgram = "/usr/local/bin/bouvet-agent"
 	ownProgram   = "/proc/self/exe"
 	defaultInit  = "/sbin/init"
+	// replacedInit names, in an image whose defaultInit is this program, the one that it was before; the
+	// build wrote it.
+	replacedInit = "/etc/bouvet/init"
 	// earlyOff, a word of the kernel's command line, leaves the agent's start to the machine's init.
 	earlyOff = "bouvet.early=off"
 	// earlyDeadline is how long the machine's init is held back for the agent, which has the processor
@@ -51,6 +54,7 @@ func startInit(init string) error {
 	if err != nil {
 		milestone("the agent is left to " + init + ": " + err.Error())
 	}
+	init = following(init)
 	if suppliesInit(init) {
 		agent.release()
 		milestone("starting services: the image has no init")
@@ -62,6 +66,16 @@ func startInit(init string) error {
 	milestone("starting " + init)
 	err = syscall.Exec(init, append([]string{init}, os.Args[1:]...), os.Environ())
 	return &os.PathError{Op: "start", Path: init, Err: err}
+}
+
+// following returns the init that PID 1 goes on as: where this program has an init's place in the image,
+// the one that had it before, if there was one.
+func following(init string) string {
+	content, err := readRegular(replacedInit, contentLimit)
+	if replaced := strings.TrimSpace(string(content)); err == nil && suppliesInit(init) && replaced != "" {
+		return replaced
+	}
+	return init
 }
 
 // earlyAgent is an agent that was started with a listening socket.

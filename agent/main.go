@@ -6,6 +6,7 @@ package main
 import (
 	"os"
 	"os/signal"
+	"path"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -72,6 +73,12 @@ func main() {
 	}
 	if os.Getpid() == 1 && !hasOptions(os.Args) {
 		halt(bootRoot())
+	}
+	if path.Base(os.Args[0]) == path.Base(defaultInit) && os.Getpid() != 1 {
+		// Somebody asks the machine's init for another runlevel, which is up to the one that runs.
+		if init := following(defaultInit); init != defaultInit {
+			_ = syscall.Exec(init, os.Args, os.Environ())
+		}
 	}
 	debug.SetGCPercent(heapGrowth)
 	options, done := parseArguments(os.Args[1:])

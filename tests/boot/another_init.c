@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static const char program[] = "/usr/local/bin/bouvet-agent";
+static const char program[] = PROGRAM;
 static char list[1 << 16];
 
 static int failed(const char *what) {

@@ -17,7 +17,7 @@ from bouvet.sandbox import AgentClient, Exit, Gap, Output
 from bouvet.vm.machine import MIB, MachineConfig
 from bouvet.vm.qemu import QemuMachine
 from tests.boot.conftest import Console
-from tests.conftest import BuiltImage
+from tests.conftest import BuiltImage, build_image
 
 pytestmark = [
     pytest.mark.slow,
@@ -41,7 +41,8 @@ def start(configure: Callable[..., MachineConfig], base_image: BuiltImage) -> It
     machines: list[QemuMachine] = []
 
     def boot(*words: str, **options: Any) -> tuple[QemuMachine, Console, AgentClient]:
-        config = configure(image=base_image.path, memory=512 * MIB, kernel_arguments=words, **options)
+        options = {"image": base_image.path, **options}
+        config = configure(memory=512 * MIB, kernel_arguments=words, **options)
         machines.append(QemuMachine(config))
         machines[-1].start()
         console = Console(machines[-1])
@@ -193,23 +194,33 @@ def test_an_early_agent_that_crashes_is_followed_by_another(start: Start) -> Non
             run(later, f"while [ -e /proc/{monitor} ]; do sleep 0.1; done")
 
 
-def test_the_agent_is_the_init_of_another_initial_file_system(start: Start, tmp_path: Path) -> None:
-    program = tmp_path / "init"
-    source = Path(__file__).with_name("another_init.c")
-    subprocess.run(
-        ["gcc", "-static", "-Os", "-Wall", "-Wextra", "-Werror", "-o", str(program), str(source)],
-        check=True,
-        timeout=60,
-    )
-    machine, console, early = start(agent=program.read_bytes())
+def another_init(directory: Path, program: str) -> bytes:
+    """Return the init of an initial file system that starts a program of the image."""
+    compiled, source = directory / "init", Path(__file__).with_name("another_init.c")
+    flags = ["-static", "-Os", "-Wall", "-Wextra", "-Werror", f'-DPROGRAM="{program}"']
+    subprocess.run(["gcc", *flags, "-o", compiled, source], check=True, timeout=60)
+    return compiled.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("program", "options"),
+    [("/usr/local/bin/bouvet-agent", []), ("/sbin/init", ["--set", "agent_first=true"])],
+    ids=["named by the command line", "in the init's place"],
+)
+def test_the_agent_is_the_init_of_another_initial_file_system(
+    start: Start, base_image: BuiltImage, tmp_path: Path, program: str, options: list[str]
+) -> None:
+    image = build_image("base", tmp_path / "built", *options) if options else base_image
+    machine, console, early = start(agent=another_init(tmp_path, program), image=image.path)
     with early:
-        console.expect("another init starts /usr/local/bin/bouvet-agent")
+        console.expect(f"another init starts {program}")
         first = run(early, "echo $PPID")
         assert run(early, AWAIT_BOOT) == "running"
         assert run(early, "cat /proc/1/comm") == "systemd"
         with connect(machine) as later:
             assert run(later, MAIN_PID) == run(later, "echo $PPID") != first
             assert "tmpfs" in run(later, "findmnt -no FSTYPE,OPTIONS /run")
+            assert "to the init daemon" in run(later, "/sbin/init --help")
     with connect(machine) as later:
         run(later, AWAIT_ONE_AGENT)
 

@@ -6,9 +6,9 @@ import re
 from typing import TYPE_CHECKING
 
 from bouvet.errors import LayerError
-from bouvet.layers import accounts, services, system_files
+from bouvet.layers import accounts, agent, services, system_files
 from bouvet.layers.merge import whiteout
-from bouvet.layers.paths import exists
+from bouvet.layers.paths import exists, real_path
 from bouvet.layers.placing import Placing, newest_time
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from bouvet.layers.maker import Workshop
     from bouvet.layers.writer import LayerWriter
     from bouvet.plan.steps import SystemInputs
+
+REPLACED_INIT = b"etc/bouvet/init"
+"""What names the init that the agent goes on as where it has the init's place."""
 
 _UNITS = b"etc/systemd/system/"
 _DISABLED = b"/dev/null"
@@ -43,6 +46,8 @@ def make(inputs: SystemInputs, workshop: Workshop, layer: LayerWriter) -> None:
     if inputs.agent:
         placing.file(_UNITS + b"bouvet-agent.service", system_files.AGENT_UNIT.encode())
         placing.link(_UNITS + b"multi-user.target.wants/bouvet-agent.service", b"../bouvet-agent.service")
+        if inputs.agent_first:
+            _replace_init(lower, placing)
     for unit in system_files.MASKED_UNITS:
         template = re.sub("@.*[.]", "@.", unit)
         wanted = unit in map(services.full_name, inputs.enable)
@@ -60,6 +65,25 @@ def _enable(placing: Placing, unit: str, target: str, *, alias: str) -> None:
     """Enable a unit as `systemctl enable` does, by a link in the target's `wants` directory."""
     path = _UNITS + f"{target}.wants/{alias}".encode()
     placing.link(path, f"/lib/systemd/system/{unit}".encode())
+
+
+def _replace_init(lower: FileTree, placing: Placing) -> None:
+    """Put the agent in the init's place, and note what was there: the agent goes on as that.
+
+    A kernel starts `/sbin/init` unless its command line names another; not every monitor lets one name it.
+
+    Raises:
+        LayerError: There is no init, or it is none that has a name of its own.
+    """
+    place = real_path(lower, b"sbin/init")
+    inode = lower.get(place)
+    if inode is None or not inode.is_symlink or not inode.target.startswith(b"/"):
+        raise LayerError(
+            "agent_first: /sbin/init is no link to an init, so that the agent cannot take its place",
+            hint="add 'systemd-sysv' to the packages",
+        )
+    placing.link(place, b"/" + agent.PATH)
+    placing.file(REPLACED_INIT, inode.target + b"\n")
 
 
 def unversioned_tools(lower: FileTree) -> dict[bytes, bytes]:

@@ -108,6 +108,7 @@ def _system(spec: Spec) -> SystemInputs:
         path=spec.system.path,
         network=spec.system.network,
         agent=spec.agent,
+        agent_first=spec.agent_first,
         timezone=spec.system.timezone,
         enable=spec.services.enable,
         disable=spec.services.disable,

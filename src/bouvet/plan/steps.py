@@ -146,6 +146,7 @@ class SystemInputs:
         path: Directories of PATH, in order.
         network: Whether `eth0` is configured by DHCP.
         agent: Whether the guest agent's unit is enabled.
+        agent_first: Whether the agent is what a kernel starts, and goes on as the init.
         timezone: The local time's zone, None for UTC.
         enable: Units to enable.
         disable: Units to disable.
@@ -158,6 +159,7 @@ class SystemInputs:
     path: tuple[str, ...]
     network: bool
     agent: bool
+    agent_first: bool = False
     timezone: str | None = None
     enable: tuple[str, ...] = ()
     disable: tuple[str, ...] = ()

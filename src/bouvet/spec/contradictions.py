@@ -38,6 +38,8 @@ def _size_contradictions(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _base_contradictions(data: Mapping[str, Any]) -> Iterator[str]:
+    if data.get("agent_first") and data.get("agent") is False:
+        yield "agent_first: there is no agent; leave 'agent' out, or set it to true"
     if data.get("from") is not None and data.get("debian"):
         yield "from: the image starts with this one or with a tree of [debian]; set one of them"
     if data.get("from") is not None and _table(data, "node").get("source") == "nodesource":

@@ -51,6 +51,11 @@ class Spec(Table):
         ("ext4",), description="What is written.", min_length=1, strict=False
     )
     agent: bool = Field(True, description="Whether the guest agent is installed and started.")
+    agent_first: bool = Field(
+        False,
+        description="Whether the kernel starts the agent, before the init that it goes on as, whatever its "
+        "command line says. 'bouvet run' and 'boot' do so anyway.",
+    )
     variables: dict[VariableName, Text] = Field(
         default_factory=dict, description="Values for the templates among the files."
     )

@@ -52,6 +52,17 @@ def made(tmp_path: Path, inputs: SystemInputs = INPUTS, lower: FileTree | None =
     return layer.tree
 
 
+def test_an_agent_that_is_first_has_the_inits_place(tmp_path: Path) -> None:
+    inputs = replace(INPUTS, agent_first=True)
+    init = symlink(b"/lib/systemd/systemd")
+    merged = {b"sbin": symlink(b"usr/sbin"), b"usr": directory(), b"usr/sbin": directory()}
+    tree = made(tmp_path, inputs, debian() | merged | {b"usr/sbin/init": init})
+    assert tree[b"usr/sbin/init"].target == b"/usr/local/bin/bouvet-agent"
+    assert tree[system.REPLACED_INIT].content() == b"/lib/systemd/systemd\n"
+    with pytest.raises(LayerError, match="agent_first"):
+        made(tmp_path, inputs)
+
+
 def test_the_files_that_every_guest_has(tmp_path: Path) -> None:
     tree = made(tmp_path)
     assert tree[b"etc/fstab"].content() == b"/dev/vda / ext4 defaults 0 1\n"
