@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 CHUNK = 1 << 20
 """Bytes that share a checksum."""
 
+PIECE = 1 << 18
+"""Bytes that are read and written at once: larger buffers are mapped and cleared anew each time."""
+
+_MANY = 512
+"""Pieces that are written at once, below Linux's IOV_MAX of 1024."""
+
 _ZEROS = bytes(BLOCK)
 
 
@@ -76,14 +82,27 @@ class BlobSource:
         """Copy exactly `length` bytes from `offset` to `target_offset` of the descriptor `target`.
 
         Raises:
-            LayerCorrupt: The bytes are missing or not what they were when they were committed.
+            LayerCorrupt: The bytes are missing or not what they were when they were committed; some of
+                them may have been copied.
             OSError: The target cannot be written.
         """
         for index, start, stop in _chunks(offset, length):
-            view = memoryview(self._chunk(index))[start:stop]
-            while view:
-                written = os.pwrite(target, view, target_offset)
-                view, target_offset = view[written:], target_offset + written
+            if stop - start == CHUNK:
+                self._copy_chunk(index, target, target_offset)
+            else:
+                _write(target, memoryview(self._chunk(index))[start:stop], target_offset)
+            target_offset += stop - start
+
+    def _copy_chunk(self, index: int, target: int, target_offset: int) -> None:
+        """Copy a whole chunk in pieces that stay in the processor's cache."""
+        checksum = 0
+        for start in range(0, CHUNK, PIECE):
+            piece = os.pread(self._descriptor, PIECE, index * CHUNK + start)
+            checksum = google_crc32c.extend(checksum, piece)
+            _write(target, memoryview(piece), target_offset + start)
+        # What is missing makes another checksum, too.
+        if checksum != self._checksums[index]:
+            raise self._corrupt(f"chunk {index} of {self._path} is damaged")
 
     def _chunk(self, index: int) -> bytes:
         """Return a whole chunk, checked; the last one asked for is kept."""
@@ -121,14 +140,16 @@ class BlobWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._pending = bytearray()
+        self._pending: list[bytes] = []
         self._flushed = 0
+        self._size = 0
+        self._checksum = 0
         self.checksums: list[int] = []
 
     @property
     def size(self) -> int:
         """Bytes so far."""
-        return self._flushed + len(self._pending)
+        return self._size
 
     def take(self, path: Path, size: int, checksums: Sequence[int]) -> None:
         """Take a finished blob in place of this one, to which nothing was added.
@@ -142,7 +163,10 @@ class BlobWriter:
         path.replace(self._path)
         os.close(self._descriptor)
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-        self._flushed, self.checksums = size, list(checksums)
+        self._flushed = self._size = size
+        self.checksums = list(checksums)
+        if size % CHUNK:
+            self._checksum = self.checksums.pop()
 
     def add_stream(self, stream: IO[bytes], size: int) -> tuple[Segment, ...]:
         """Append a file's content read from a stream.
@@ -153,7 +177,7 @@ class BlobWriter:
         segments: list[Segment] = []
         offset = 0
         while offset < size:
-            piece = stream.read(min(CHUNK, size - offset))
+            piece = stream.read(min(PIECE, size - offset))
             while len(piece) % BLOCK and offset + len(piece) < size:
                 more = stream.read(min(BLOCK - len(piece) % BLOCK, size - offset - len(piece)))
                 if not more:
@@ -177,23 +201,23 @@ class BlobWriter:
 
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset`, both of a segment that was returned."""
-        self._flush(everything=False)
-        if offset >= self._flushed:
-            start = offset - self._flushed
-            return bytes(self._pending[start : start + length])
-        head = os.pread(self._descriptor, min(length, self._flushed - offset), offset)
-        return head + bytes(self._pending[: length - len(head)])
+        head = b""
+        if offset < self._flushed:
+            head = os.pread(self._descriptor, min(length, self._flushed - offset), offset)
+        if len(head) == length:
+            return head
+        start = max(0, offset - self._flushed)
+        return head + b"".join(self._pending)[start : start + length - len(head)]
 
     def copy(self, offset: int, length: int, target: int, target_offset: int) -> None:
         """Write `length` bytes from `offset` to the descriptor `target` at `target_offset`."""
-        view = memoryview(self.read(offset, length))
-        while view:
-            written = os.pwrite(target, view, target_offset)
-            view, target_offset = view[written:], target_offset + written
+        _write(target, memoryview(self.read(offset, length)), target_offset)
 
     def finish(self) -> None:
         """Write what is left and close the file."""
-        self._flush(everything=True)
+        self._flush()
+        if self._size % CHUNK:
+            self.checksums.append(self._checksum)
         self.close()
 
     def close(self) -> None:
@@ -205,8 +229,8 @@ class BlobWriter:
     def _add_piece(self, piece: bytes, file_offset: int, segments: list[Segment]) -> None:
         """Append the runs of a piece that are not zero; only a file's last piece may end unaligned."""
         for start, stop in _data_runs(piece):
-            source_offset = self.size
-            self._pending += memoryview(piece)[start:stop]
+            source_offset = self._size
+            self._append(piece[start:stop])
             last = segments[-1] if segments else None
             if (
                 last is not None
@@ -216,20 +240,37 @@ class BlobWriter:
                 segments[-1] = Segment(last.file_offset, last.length + stop - start, self, last.source_offset)
             else:
                 segments.append(Segment(file_offset + start, stop - start, self, source_offset))
-            self._pending += bytes(-len(self._pending) % BLOCK)
-        if len(self._pending) >= CHUNK:
-            self._flush(everything=False)
+            if padding := -self._size % BLOCK:
+                self._append(_ZEROS[:padding])
 
-    def _flush(self, *, everything: bool) -> None:
-        while len(self._pending) >= CHUNK or (everything and self._pending):
-            chunk = bytes(self._pending[:CHUNK])
-            view = memoryview(chunk)
-            while view:
-                written = os.pwrite(self._descriptor, view, self._flushed + len(chunk) - len(view))
-                view = view[written:]
-            self.checksums.append(google_crc32c.value(chunk))
-            self._flushed += len(chunk)
-            del self._pending[:CHUNK]
+    def _append(self, piece: bytes) -> None:
+        while piece:
+            part = piece[: CHUNK - self._size % CHUNK]
+            self._checksum = google_crc32c.extend(self._checksum, part)
+            self._size += len(part)
+            if not self._size % CHUNK:
+                self.checksums.append(self._checksum)
+                self._checksum = 0
+            self._pending.append(part)
+            piece = piece[len(part) :]
+        if self._size - self._flushed >= PIECE or len(self._pending) >= _MANY:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        written = os.pwritev(self._descriptor, self._pending, self._flushed)
+        if self._flushed + written < self._size:
+            rest = memoryview(b"".join(self._pending))[written:]
+            _write(self._descriptor, rest, self._flushed + written)
+        self._pending.clear()
+        self._flushed = self._size
+
+
+def _write(descriptor: int, view: memoryview, offset: int) -> None:
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
 
 
 def _chunks(offset: int, length: int) -> list[tuple[int, int, int]]:

@@ -34,7 +34,7 @@ _HEADER = struct.Struct("=16s12s6s6s8s10s2s")  # name, time, owner, group, mode,
 assert _HEADER.size == 60
 _END = b"`\n"
 _DATA = b"data.tar"
-_PIECE = 1 << 20
+_PIECE = 1 << 18
 _KEPT = re.compile(r"(?P<sha256>[0-9a-f]{64})\.(?P<crc32c>[0-9a-f]{8})")
 
 
