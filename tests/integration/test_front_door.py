@@ -141,6 +141,7 @@ def test_every_tool_that_a_test_needs_is_installed() -> None:
     """Those that no package brings are in every Debian: essential, or of priority 'required', or make."""
     everywhere = {
         "apt-get",
+        "dpkg",
         "dpkg-deb",
         "findmnt",
         "ldd",
