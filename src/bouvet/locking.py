@@ -156,6 +156,20 @@ def read_lock(path: Path) -> Lock:
         raise LockError(f"{path} is no lock: {error}", hint="write it anew with 'bouvet lock'") from error
 
 
+def locked_names(path: Path, spec: str) -> list[str]:
+    """Return the names of what a lock has of a spec: artifacts, steps, and the kernel.
+
+    Raises:
+        LockError: The lock cannot be read.
+    """
+    found = {KERNEL}
+    for image in read_lock(path).values():
+        if image.spec == spec:
+            found.update(image.steps)
+            found.update(artifact.name for step in image.steps.values() for artifact in step.artifacts)
+    return sorted(found)
+
+
 def _same_container(image: ImageLock, order: Order, free: Sequence[str] | None) -> bool:
     """Return whether the locked container image is the one that the spec names, and not to be updated."""
     if not image.container:

@@ -121,9 +121,9 @@ def test_a_lock_names_everything(project: Project) -> None:
     assert lock["steps"]["debian"]["sources"] == [project.archive.mirror]
     assert lock["kernel"]["digest"] == f"sha256:{KERNEL}"
     before = (project.directory / "bouvet.lock").read_bytes()
-    done = project.bouvet("lock", "spec.toml")
+    done = project.bouvet("lock", "spec.toml", "--json")
     assert (project.directory / "bouvet.lock").read_bytes() == before
-    assert "3 artifacts" in done.stdout
+    assert json.loads(done.stdout) == {"path": "bouvet.lock", "artifacts": 3, "changes": []}
 
 
 def test_a_locked_build_takes_what_was_locked(project: Project) -> None:

@@ -20,6 +20,7 @@ from bouvet.layers.store import Store
 from bouvet.layers.writer import LayerWriter
 from bouvet.order import Order
 from bouvet.plan import plan_layers
+from bouvet.plan.provenance import Locked, Provenance
 from bouvet.plan.steps import DebianInputs
 from bouvet.spec import Spec
 from tests.integration.tiny_debian import Archive, architecture, run
@@ -144,6 +145,10 @@ def inputs_of(debian_archive: Archive, nodesource: NodeSource, version: str = "2
     return step.inputs
 
 
+made_from: list[Provenance] = []
+"""What the layers of a test were made from."""
+
+
 def make(inputs: DebianInputs, cache: Path) -> tuple[FileTree, dict[bytes, bytes]]:
     """Make the layer as the pipeline does; return its tree, and its files' content."""
     with Store(cache) as store:
@@ -156,7 +161,9 @@ def make(inputs: DebianInputs, cache: Path) -> tuple[FileTree, dict[bytes, bytes
             )
             debian.make(inputs, workshop, writer)
 
-        tree = store.make("debian", "layer", fill, lambda: None).tree
+        made = store.make("debian", "layer", fill, lambda: None)
+        made_from.append(made.provenance)
+        tree = made.tree
         small = {path: inode for path, inode in tree.items() if inode.is_regular and inode.size < 8192}
         return tree, {path: inode.content() for path, inode in small.items()}
 
@@ -252,3 +259,32 @@ def test_a_version_that_the_archive_does_not_have(
 ) -> None:
     with pytest.raises(LayerError, match="not installed"):
         make(inputs_of(debian_archive, nodesource, "22"), empty_cache)
+
+
+def test_a_locked_nodejs_is_taken_though_there_is_a_newer_one(
+    debian_archive: Archive, nodesource: NodeSource, empty_cache: Path, tmp_path: Path
+) -> None:
+    inputs = inputs_of(debian_archive, nodesource)
+    make(inputs, empty_cache)
+    told = made_from.pop()
+    assert told.sources == (debian_archive.mirror, f"deb {nodesource.url} nodistro main")
+    [nodejs] = [each for each in told.artifacts if each.name == "nodejs"]
+    assert (nodejs.version, nodejs.path) == (
+        "20.19.1-1nodesource1",
+        "pool/" + f"nodejs_{nodejs.version}_{architecture()}.deb",
+    )
+    newer = Archive(tmp_path / "newer")
+    newer.directory.mkdir()
+    newer.add("nodejs", {"usr/bin/node": b"newer"}, version="20.19.2-1nodesource1")
+    nodesource.publish(newer)
+    locked = replace(inputs, locked=Locked(told.artifacts, told.sources))
+    tree, texts = make(locked, tmp_path / "other-cache")
+    assert texts[b"usr/bin/node"] == b"NodeSource's"
+    assert made_from.pop().artifacts == told.artifacts
+    # The guest's apt knows the archive as ever, and nothing of the lock.
+    assert b"etc/apt/sources.list.d/nodesource.sources" in tree
+    assert b"etc/apt/preferences.d/nodesource" in tree
+    assert not [
+        path for path in tree if path.startswith(b"etc/apt/") and path.rpartition(b"/")[2].startswith(b"lock")
+    ]
+    assert texts[b"etc/apt/sources.list"].decode() == debian_archive.mirror + "\n"

@@ -112,7 +112,10 @@ class Archive:
 
 def run(*argv: str) -> str:
     """Run a program and return what it prints."""
-    return subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
+    # The same package is the same bytes whenever it is built.
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": str(PACKAGED)}
+    done = subprocess.run(argv, env=environment, check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout
 
 
 @functools.cache

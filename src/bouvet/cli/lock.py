@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import click.shell_completion
 
 from bouvet import locking
 from bouvet.cli.options import (
+    DEFAULT_PRESET,
     image_options,
     lock_of,
     lock_option,
@@ -17,13 +19,34 @@ from bouvet.cli.options import (
     stem,
 )
 from bouvet.cli.progress import progress
-from bouvet.errors import SpecError
+from bouvet.errors import BouvetError, SpecError
 from bouvet.pipeline import as_json as json_of
+from bouvet.spec import directory_of
+
+
+class LockedType(click.ParamType[str]):
+    """A name of what is locked; completes those of the lock."""
+
+    name = "name"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[click.shell_completion.CompletionItem]:
+        """Return the names in the lock that the command line means; none if it cannot be read."""
+        del param
+        spec = str(ctx.params.get("spec") or DEFAULT_PRESET)
+        try:
+            found = locking.locked_names(
+                ctx.params.get("lock") or directory_of(spec) / locking.FILE_NAME, stem(spec)
+            )
+        except BouvetError:
+            return []
+        return [click.shell_completion.CompletionItem(each) for each in found if each.startswith(incomplete)]
 
 
 @click.command("lock")
 @image_options
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, type=LockedType())
 @click.option(
     "--update",
     is_flag=True,

@@ -23,7 +23,7 @@ from bouvet.layers.commands import FILES, Command
 from bouvet.layers.deb822 import stanza
 from bouvet.layers.mmdebstrap import find_cause
 from bouvet.layers.pins import check
-from bouvet.plan.provenance import Provenance
+from bouvet.plan.provenance import Artifact, Provenance
 
 if TYPE_CHECKING:
     from bouvet.formats.tree import FileTree, Inode
@@ -106,11 +106,12 @@ def make(inputs: AptInputs, workshop: Workshop, layer: LayerWriter) -> None:
     kept = debian_archives.collect(staged, workshop.downloads, replacing=inputs.locked is None)
     shown = (staged / _SHOWN).read_text(errors="replace")
     before, after = (_installed(tree.get(_STATUS)) for tree in (workshop.lower, layer.tree))
-    artifacts = tuple(
-        artifact
-        for artifact in locked_debs.installed(shown, kept)
-        if (artifact.name, artifact.version, artifact.architecture) in after - before
-    )
+    new = after - before
+    # The other files, and the packages below, say nothing of each other.
+    names = {debian_archives.file_name(Artifact(name, version, machine)) for name, version, machine in new}
+    had = {name: digest for name, digest in kept.items() if name in names}
+    found = locked_debs.installed(shown, had, workshop.downloads)
+    artifacts = tuple(each for each in found if (each.name, each.version, each.architecture) in new)
     check(artifacts, inputs.locked)
     layer.provenance = Provenance(artifacts, lines)
 

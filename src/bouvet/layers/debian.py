@@ -143,7 +143,7 @@ def _provenance(inputs: DebianInputs, workshop: Workshop, directories: Directori
     """Return what was installed, and check it against the lock; keep the packages."""
     locked = inputs.locked
     kept = debian_archives.collect(directories.fetched, workshop.downloads, replacing=locked is None)
-    artifacts = locked_debs.installed(directories.shown.read_text(errors="replace"), kept)
+    artifacts = locked_debs.installed(directories.shown.read_text(errors="replace"), kept, workshop.downloads)
     pins.check(artifacts, locked)
     lines = [line.strip() for line in directories.sources.read_text(errors="replace").splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]

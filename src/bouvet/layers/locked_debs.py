@@ -152,25 +152,37 @@ def preferences(artifacts: Iterable[Artifact]) -> str:
     )
 
 
-def installed(shown: str, kept: Mapping[str, str]) -> tuple[Artifact, ...]:
+def installed(shown: str, kept: Mapping[str, str], downloads: Path) -> tuple[Artifact, ...]:
     """Return the packages of a tree from what `apt-cache show` says of them.
 
     Args:
-        shown: Its output, of exactly the installed versions. An archive's record of a version is taken if
-            the file of that digest was installed.
-        kept: The SHA-256, in hexadecimal, of each file that was, by its name in apt's cache.
+        shown: Its output, of exactly the installed versions. Several archives may have one.
+        kept: The SHA-256, in hexadecimal, of each file that apt had, by its name in apt's cache.
+        downloads: Where those files are kept.
+
+    Raises:
+        LayerError: A kept file is another than every archive's of this version: apt looks at sizes only.
+            It is not kept any longer.
     """
-    found: dict[str, Artifact] = {}
+    found: dict[str, list[Artifact]] = {}
     for paragraph in shown.split("\n\n"):
         values = fields(paragraph)
-        if not all(values.get(name) for name in _FIELDS):
-            continue
-        name, version, architecture, path, digest = (values[each] for each in _FIELDS)
-        artifact = Artifact(name, version, architecture, SHA256 + digest, path.removeprefix("./"))
-        file = file_name(artifact)
-        if kept.get(file, digest) == digest:
-            found.setdefault(file, artifact)
-    return tuple(sorted(found.values()))
+        if all(values.get(name) for name in _FIELDS):
+            name, version, architecture, path, digest = (values[each] for each in _FIELDS)
+            artifact = Artifact(name, version, architecture, SHA256 + digest, path.removeprefix("./"))
+            found.setdefault(file_name(artifact), []).append(artifact)
+    chosen = []
+    for file, artifacts in found.items():
+        same = [each for each in artifacts if kept.get(file, each.sha256) == each.sha256]
+        if not same:
+            (downloads / f"{file}.{kept[file]}").unlink(missing_ok=True)
+            raise LayerError(
+                f"{file} was kept from an archive that has other bytes for it",
+                hint="build again: it is not kept any longer",
+                details=(f"expected SHA-256 {artifacts[0].sha256}", f"found SHA-256    {kept[file]}"),
+            )
+        chosen.append(same[0])
+    return tuple(sorted(chosen))
 
 
 def fields(paragraph: str) -> dict[str, str]:

@@ -26,6 +26,7 @@ from bouvet.errors import (
     ToolMissing,
     VerifyFailed,
 )
+from bouvet.plan.lock import ImageLock, StepLock, format_lock
 
 
 def bouvet(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -103,11 +104,15 @@ def test_what_cannot_be_run_is_told_before_anything_boots(
         ("bouvet run --lang py", "python"),
         ("bouvet run --env MARK", "MARKER_OF_THIS_TEST"),
         ("bouvet build dev", "devbox"),
+        ("bouvet lock base --update deb", "debian"),
     ],
 )
 def test_a_shell_completes_commands_options_and_values(
-    words: str, awaited: str, monkeypatch: pytest.MonkeyPatch
+    words: str, awaited: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    lock = ImageLock("base", "x86_64", "0" * 64, steps={"debian": StepLock("0" * 64)})
+    Path("bouvet.lock").write_text(format_lock({("base", "x86_64"): lock}))
     monkeypatch.setenv("MARKER_OF_THIS_TEST", "1")
     monkeypatch.setenv("_BOUVET_COMPLETE", "bash_complete")
     monkeypatch.setenv("COMP_WORDS", words)

@@ -36,6 +36,7 @@ def cache(tmp_path: Path) -> KernelCache:
     ("text", "source"),
     [
         ("debian", DebianKernel("aarch64")),
+        (f"debian#sha256={'A' * 64}", DebianKernel("aarch64", sha256="a" * 64)),
         ("file:/boot/vmlinuz", FileKernel(Path("/boot/vmlinuz"))),
         (f"file:a#sha256={DIGEST.upper()}", FileKernel(Path("a"), DIGEST)),
         (f"url:https://host/a?b#sha256={DIGEST}", UrlKernel("https://host/a?b", DIGEST)),
@@ -177,6 +178,14 @@ def test_debians_kernel_comes_out_of_its_package(
     assert cache.find(dataclasses.replace(source, sources=())) == kernel
     package.unlink()
     assert cache.fetch(source) == kernel
+    # A lock names one package.
+    locked = dataclasses.replace(source, sha256=kernel.digest)
+    assert cache.find(locked) == cache.fetch(locked) == kernel
+    other = dataclasses.replace(source, sha256="0" * 64)
+    assert cache.find(other) is None
+    with pytest.raises(KernelError, match="another kernel than the one that was asked for") as caught:
+        cache.fetch(other)
+    assert "--update kernel" in str(caught.value.hint)
     left = {path.name for path in kernel.image.parent.parent.iterdir()}
     assert left == {kernel.digest, "debian-bookworm-x86_64", "lock"}
 
