@@ -47,6 +47,7 @@ for group; do
         need bc bc
         need binfmt-support update-binfmts
         need bison bison
+        need btrfs-progs mkfs.btrfs
         need busybox-static busybox
         need cpio cpio
         need docker-registry docker-registry

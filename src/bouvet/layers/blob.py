@@ -7,8 +7,11 @@ the mebibyte is read.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
+import struct
 import threading
 from typing import IO, TYPE_CHECKING
 
@@ -18,7 +21,7 @@ from bouvet.errors import LayerCorrupt
 from bouvet.formats.tree import BLOCK, Inode, Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 CHUNK = 1 << 20
@@ -31,6 +34,13 @@ _MANY = 512
 """Pieces that are written at once, below Linux's IOV_MAX of 1024."""
 
 _ZEROS = bytes(BLOCK)
+
+# linux/fs.h: struct file_clone_range has the source's descriptor, offset and length, and the target's offset.
+_CLONE_RANGE = struct.Struct("=qQQQ")
+assert _CLONE_RANGE.size == 32
+_FICLONERANGE = 0x4020940D
+# ioctl_ficlonerange(2): other file systems, file systems without reflinks, larger blocks than ours.
+_CANNOT_CLONE = {errno.EXDEV, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EPERM, errno.ETXTBSY}
 
 
 class BlobSource:
@@ -81,13 +91,19 @@ class BlobSource:
     def copy(self, offset: int, length: int, target: int, target_offset: int) -> None:
         """Copy exactly `length` bytes from `offset` to `target_offset` of the descriptor `target`.
 
+        Where the file system can, both then share the blocks on the disk. The rest of the last block may
+        be copied as well; it is zeros.
+
         Raises:
             LayerCorrupt: The bytes are missing or not what they were when they were committed; some of
                 them may have been copied.
             OSError: The target cannot be written.
         """
+        shared = _clone(self._descriptor, offset, length, target, target_offset)
         for index, start, stop in _chunks(offset, length):
-            if stop - start == CHUNK:
+            if shared:
+                self._check_chunk(index)
+            elif stop - start == CHUNK:
                 self._copy_chunk(index, target, target_offset)
             else:
                 _write(target, memoryview(self._chunk(index))[start:stop], target_offset)
@@ -95,11 +111,21 @@ class BlobSource:
 
     def _copy_chunk(self, index: int, target: int, target_offset: int) -> None:
         """Copy a whole chunk in pieces that stay in the processor's cache."""
+
+        def copy(start: int, piece: bytes) -> None:
+            _write(target, memoryview(piece), target_offset + start)
+
+        self._check_chunk(index, copy)
+
+    def _check_chunk(
+        self, index: int, take: Callable[[int, bytes], None] = lambda _start, _piece: None
+    ) -> None:
+        """Check a chunk, and give its pieces away with where they start in it: before all were seen."""
         checksum = 0
         for start in range(0, CHUNK, PIECE):
             piece = os.pread(self._descriptor, PIECE, index * CHUNK + start)
             checksum = google_crc32c.extend(checksum, piece)
-            _write(target, memoryview(piece), target_offset + start)
+            take(start, piece)
         # What is missing makes another checksum, too.
         if checksum != self._checksums[index]:
             raise self._corrupt(f"chunk {index} of {self._path} is damaged")
@@ -265,6 +291,18 @@ class BlobWriter:
             _write(self._descriptor, rest, self._flushed + written)
         self._pending.clear()
         self._flushed = self._size
+
+
+def _clone(source: int, offset: int, length: int, target: int, target_offset: int) -> bool:
+    """Let a part of a file share another one's blocks; return whether the file system can do that."""
+    whole = -(-length // BLOCK) * BLOCK
+    try:
+        fcntl.ioctl(target, _FICLONERANGE, _CLONE_RANGE.pack(source, offset, whole, target_offset))
+    except OSError as error:
+        if error.errno not in _CANNOT_CLONE:
+            raise
+        return False
+    return True
 
 
 def _write(descriptor: int, view: memoryview, offset: int) -> None:
