@@ -250,7 +250,7 @@ def test_a_mirror_that_is_down(archive: Archive, empty_cache: Path) -> None:
     inputs = replace(inputs_of(archive), mirror="deb [trusted=yes] http://127.0.0.1:1 ./")
     with Store(empty_cache) as store, pytest.raises(LayerError) as caught:
         make(store, inputs)
-    assert "the mirror cannot be read" in caught.value.message
+    assert "the server 127.0.0.1:1 cannot be read" in caught.value.message
 
 
 BUILD = """

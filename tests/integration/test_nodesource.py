@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -288,3 +289,21 @@ def test_a_locked_nodejs_is_taken_though_there_is_a_newer_one(
         path for path in tree if path.startswith(b"etc/apt/") and path.rpartition(b"/")[2].startswith(b"lock")
     ]
     assert texts[b"etc/apt/sources.list"].decode() == debian_archive.mirror + "\n"
+
+
+def test_an_archive_that_hangs_is_named(
+    debian_archive: Archive, nodesource: NodeSource, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # apt's own timeout is 30 seconds, and it tries again.
+    quickly = 'Acquire::http::Timeout "1";\nAcquire::Retries "0";\n'
+    monkeypatch.setattr(debian, "APT_SETTINGS", debian.APT_SETTINGS + quickly)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts; nobody answers
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        [archive] = inputs_of(debian_archive, nodesource).archives
+        hanging = replace(archive, url=f"http://{host}")
+        with pytest.raises(LayerError, match=f"the server {host} cannot be read") as caught:
+            make(replace(inputs_of(debian_archive, nodesource), archives=(hanging,)), empty_cache)
+    assert any("Connection failed" in line for line in caught.value.details)
+    assert list((empty_cache / "layers").iterdir()) == []
+    tree, _ = make(inputs_of(debian_archive, nodesource), empty_cache)
+    assert b"usr/bin/node" in tree, "the next build does without"

@@ -50,6 +50,12 @@ _CAUSES = (
         "check the spec's suite and mirror",
     ),
     _Cause(
+        r"(?:Failed to fetch \w+://(?:[^/\s]*@)?|Could not resolve '|(?:Could not|Unable to) connect to )"
+        r"([^/\s']+)",
+        "the server {} cannot be read",
+        "check the network, the proxy variables and the spec's mirror or server",
+    ),
+    _Cause(
         r"Could not resolve|Could not connect|Unable to connect|Failed to fetch",
         "the mirror cannot be read",
         "check the network, the proxy variables and the spec's mirror",

@@ -58,7 +58,10 @@ def test_the_log_is_read_to_its_end() -> None:
         (["E: Unable to locate package nosuch"], "no package 'nosuch'", "main"),
         (["E: Package 'virt' has no installation candidate"], "'virt' cannot be installed", "virtual"),
         (["dpkg: error: write: No space left on device", "E: Failed to fetch x"], "disk is full", "space"),
-        (["Err:1 http://x bookworm InRelease", "  Could not connect to x"], "mirror cannot be read", "proxy"),
+        (["Err:1 http://x bookworm InRelease", "  Could not connect to x"], "server x cannot", "proxy"),
+        (["E: Failed to fetch https://u:p@box:80/dists/x  timed out"], "server box:80 cannot", "proxy"),
+        (["  Could not resolve 'box.example'"], "server box.example cannot", "proxy"),
+        (["E: Failed to fetch x"], "mirror cannot be read", "proxy"),
         (["E: The repository 'http://x bookworm' is not signed."], "signature", "keyring"),
     ],
 )
