@@ -107,6 +107,7 @@ def devbox_tree(machine: int = 62) -> FileTree:
         "allow-hotplug eth0\niface eth0 inet dhcp\n",
         "etc/passwd": "root:x:0:0:root:/root:/bin/bash\ndaemon:x:1:1::/usr/sbin:/usr/sbin/nologin\n",
         "etc/machine-id": "",
+        "var/lib/dpkg/info/base-files.md5sums": f"{'0' * 32}  usr/lib/os-release\n",
         "etc/ssh/ssh_config": "Host *\n",
         "etc/ssl/certs/ca-certificates.crt": "-----BEGIN CERTIFICATE-----\n",
         "etc/apt/apt.conf.d/90slim": '// No proxy here.\nAPT::Install-Recommends "false";\n',

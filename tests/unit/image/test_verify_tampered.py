@@ -37,6 +37,8 @@ GETTY = "etc/systemd/system/getty.target.wants/serial-getty@ttyS0.service"
 WANTS = "etc/systemd/system/multi-user.target.wants/bouvet-agent.service"
 SYSTEM_CONF = "etc/systemd/system.conf.d/bouvet.conf"
 SLIM = "etc/dpkg/dpkg.cfg.d/90slim"
+COMPLETE = "nothing is missing of a package but what dpkg is told to leave out"
+MD5SUMS = "var/lib/dpkg/info/base-files.md5sums"
 LATER = "packages installed later bring none of these either"
 INTERFACES = "/etc/network/interfaces: lo, and eth0 by DHCP without delay"
 RUST_ENVIRONMENT = "RUSTUP_HOME and CARGO_HOME, and Rust on PATH"
@@ -85,6 +87,10 @@ CASES: list[tuple[str, Tamper]] = [
     (LATER, put("etc/dpkg/dpkg.cfg.d/99all", "path-include /usr/share/*\n")),
     (LATER, put("etc/dpkg/dpkg.cfg.d/99all", "path-include=" + "*" * 600 + "\n")),
     (LATER, put("etc/dpkg/dpkg.cfg.d/99all", "path-exclude=/nothing\n" * 5000)),
+    (COMPLETE, put(MD5SUMS, f"{'0' * 32}  usr/bin/gone\n")),
+    (COMPLETE, put(MD5SUMS, f"{'0' * 32}  usr/share/doc/gone/copyright\n")),
+    (COMPLETE, put(MD5SUMS, f"{'0' * 32}  gone\n" * 400_000)),
+    (COMPLETE, drop(MD5SUMS)),
     (SOURCES_ROW, drop(SOURCES)),
     (SOURCES_ROW, edit(SOURCES, "bookworm-security", "bookworm-updates")),
     *(

@@ -23,8 +23,10 @@ _LATER_FILES = (
     "/usr/share/lintian/overrides/package",
 )  # fmt: skip
 _DPKG_FILE = re.compile(r"[A-Za-z0-9_-]+")  # other names dpkg does not read (dpkg(1), FILES)
+_DPKG_RECORDS = "/var/lib/dpkg/info"
 _MAXIMUM_PATTERN = 512
 _MAXIMUM_RULES = 4096
+_MAXIMUM_COMPARISONS = 5_000_000
 _LOOPBACK = ("127.0.0.1", "127.0.1.1")
 _CROSS_DIRECTORY = re.compile(r"/usr/[a-z0-9_]+-linux-gnu[a-z0-9]*/")
 _SERIAL_PORT = "/etc/udev/rules.d/90-serial-login.rules"
@@ -41,6 +43,9 @@ def requirements() -> list[Requirement]:
         Requirement(AREA, "no info pages", lambda guest: _no_files(guest, "/usr/share/info", "dir")),
         Requirement(AREA, "no lintian files", lambda guest: _no_files(guest, "/usr/share/lintian")),
         Requirement(AREA, "packages installed later bring none of these either", _exclusion_persists),
+        Requirement(
+            AREA, "nothing is missing of a package but what dpkg is told to leave out", _packages_complete
+        ),
         Requirement(AREA, "apt's sources: bookworm with security updates, on public servers", _sources),
         Requirement(AREA, "/etc/network/interfaces: lo, and eth0 by DHCP without delay", _interfaces),
         Requirement(AREA, "no name server of the build host in /etc/resolv.conf", _no_name_server),
@@ -99,19 +104,45 @@ def _no_files(guest: Guest, directory: str, index: str = "") -> Finding:
     return none_of(path for path, _ in guest.files_below(directory) if path != f"{directory}/{index}")
 
 
+def _packages_complete(guest: Guest) -> Finding:
+    """Find what dpkg has a digest of, as `dpkg --verify` does."""
+    listed, missing = 0, []
+    for place, _ in guest.files_below(_DPKG_RECORDS):
+        for line in guest.text(place).splitlines() if place.endswith(".md5sums") else ():
+            path = "/" + line.partition("  ")[2]
+            listed += 1
+            if not guest.exists(path):
+                missing.append(path)
+    rules = _path_rules(guest) if missing else []
+    if len(missing) * len(rules) > _MAXIMUM_COMPARISONS:
+        raise FormatError(f"{len(missing)} files of packages are missing, too many to be explained")
+    unexplained = [path for path in missing if not _is_excluded(path, rules)]
+    left_out = f"{listed} files, of which {len(missing)} are left out"
+    return none_of(unexplained) if unexplained else Finding(listed > 0, left_out)
+
+
 def _exclusion_persists(guest: Guest) -> Finding:
+    rules = _path_rules(guest)
+    admitted = [path for path in _LATER_FILES if not _is_excluded(path, rules)]
+    return Finding(not admitted, f"dpkg would install {admitted[0]}" if admitted else f"{len(rules)} rules")
+
+
+def _path_rules(guest: Guest) -> list[tuple[bool, str]]:
+    """Return dpkg's path rules, in its order."""
     rules: list[tuple[bool, str]] = []
     files = [path for path, _ in guest.files_below("/etc/dpkg/dpkg.cfg.d")]
     for path in sorted(path for path in files if _DPKG_FILE.fullmatch(path.rpartition("/")[2])):
         rules += _dpkg_rules(guest.text(path))
     if len(rules) > _MAXIMUM_RULES:
         raise FormatError(f"dpkg's configuration has {len(rules)} rules, too many to be checked")
-    admitted = []
-    for path in _LATER_FILES:
-        verdicts = [excluded for excluded, pattern in rules if fnmatch.fnmatchcase(path, pattern)]
-        if not verdicts or not verdicts[-1]:
-            admitted.append(path)
-    return Finding(not admitted, f"dpkg would install {admitted[0]}" if admitted else f"{len(rules)} rules")
+    return rules
+
+
+def _is_excluded(path: str, rules: list[tuple[bool, str]]) -> bool:
+    """Return whether the last rule that a path matches leaves it out (dpkg(1), `--path-exclude`)."""
+    return next(
+        (excluded for excluded, pattern in reversed(rules) if fnmatch.fnmatchcase(path, pattern)), False
+    )
 
 
 def _dpkg_rules(text: str) -> list[tuple[bool, str]]:
