@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -89,15 +90,31 @@ class Project:
 DEPENDS = {"greeter": "helper", "helper": ""}
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Iterator[Project]:
-    (tmp_path / "archive").mkdir()
-    with serving(tmp_path / "archive") as archive:
-        made = Project(tmp_path, archive, tmp_path / "cache")
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, Path]]:
+    """A spec that was locked once, and a copy of its archive as it was then."""
+    directory = tmp_path_factory.mktemp("locked")
+    (directory / "archive").mkdir()
+    with serving(directory / "archive") as archive:
+        made = Project(directory / "project", archive, directory / "project/cache")
+        made.directory.mkdir()
         made.publish("1:1.0")
-        text = SPEC.format(mirror=archive.mirror, kernel=KERNEL)
-        (tmp_path / "spec.toml").write_text(text)
-        yield made
+        (made.directory / "spec.toml").write_text(SPEC.format(mirror=archive.mirror, kernel=KERNEL))
+        made.bouvet("lock", "spec.toml")
+        then = directory / "then"
+        shutil.copytree(archive.directory, then)
+        yield made, then
+
+
+@pytest.fixture
+def project(locked: tuple[Project, Path], tmp_path: Path) -> Project:
+    """The same for one test, which may change all of it."""
+    made, then = locked
+    shutil.rmtree(made.archive.directory)
+    shutil.copytree(then, made.archive.directory)
+    directory = tmp_path / "project"
+    shutil.copytree(made.directory, directory)
+    return Project(directory, made.archive, directory / "cache")
 
 
 def content(image: Path, path: bytes) -> bytes:
@@ -106,7 +123,6 @@ def content(image: Path, path: bytes) -> bytes:
 
 
 def test_a_lock_names_everything(project: Project) -> None:
-    project.bouvet("lock", "spec.toml")
     lock = project.lock
     greeter = next(each for each in lock["steps"]["debian"]["artifacts"] if each["name"] == "greeter")
     [package] = project.archive.directory.glob("greeter_*")
@@ -127,7 +143,6 @@ def test_a_lock_names_everything(project: Project) -> None:
 
 
 def test_a_locked_build_takes_what_was_locked(project: Project) -> None:
-    project.bouvet("lock", "spec.toml")
     project.publish("1:2.0")
     image = project.build()
     assert content(image, b"usr/share/greeter") == content(image, b"usr/share/helper") == b"1:1.0"
@@ -142,7 +157,6 @@ def test_a_locked_build_takes_what_was_locked(project: Project) -> None:
 
 
 def test_what_cannot_be_had_is_listed(project: Project) -> None:
-    project.bouvet("lock", "spec.toml")
     project.publish("1:2.0")
     project.withdraw("*_1*1.0_*")
     (project.cache / "bouvet").rename(project.directory / "other")
@@ -154,8 +168,7 @@ def test_what_cannot_be_had_is_listed(project: Project) -> None:
     assert not list(project.directory.glob("**/*.ext4"))
 
 
-def test_a_snapshot_has_what_the_mirror_has_no_longer(project: Project, tmp_path: Path) -> None:
-    project.bouvet("lock", "spec.toml")
+def test_a_snapshot_has_what_the_mirror_has_no_longer(project: Project) -> None:
     old = {path.name: path.read_bytes() for path in project.archive.directory.glob("*_1*1.0_*")}
     project.publish("1:2.0")
     project.withdraw("*_1*1.0_*")
@@ -169,7 +182,6 @@ def test_a_snapshot_has_what_the_mirror_has_no_longer(project: Project, tmp_path
 
 
 def test_one_package_is_updated_alone(project: Project) -> None:
-    project.bouvet("lock", "spec.toml")
     project.publish("1:2.0")
     done = project.bouvet("lock", "spec.toml", "--update", "helper")
     assert "debian: helper 1:1.0 -> 1:2.0" in done.stdout
@@ -182,7 +194,6 @@ def test_one_package_is_updated_alone(project: Project) -> None:
 
 
 def test_everything_is_updated(project: Project) -> None:
-    project.bouvet("lock", "spec.toml")
     project.publish("1:2.0")
     project.bouvet("lock", "spec.toml")
     assert project.versions["helper"] == "1:1.0"
@@ -191,7 +202,6 @@ def test_everything_is_updated(project: Project) -> None:
 
 
 def test_a_spec_that_asks_for_more_does_not_fit(project: Project) -> None:
-    project.bouvet("lock", "spec.toml")
     spec = project.directory / "spec.toml"
     spec.write_text(spec.read_text().replace('["greeter"]', '["greeter", "other"]'))
     project.archive.add("other", {"usr/share/other": b"other"})
@@ -204,7 +214,6 @@ def test_a_spec_that_asks_for_more_does_not_fit(project: Project) -> None:
 
 
 def test_other_bytes_of_the_same_version_are_refused(project: Project) -> None:
-    project.bouvet("lock", "spec.toml")
     [package] = project.archive.directory.glob("greeter_*")
     damaged = bytearray(package.read_bytes())
     damaged[-1] ^= 1
@@ -216,6 +225,7 @@ def test_other_bytes_of_the_same_version_are_refused(project: Project) -> None:
 
 
 def test_there_is_no_lock(project: Project) -> None:
+    (project.directory / "bouvet.lock").unlink()
     assert "bouvet lock" in project.bouvet("build", "spec.toml", "--locked", status=14).stderr
     (project.directory / "bouvet.lock").write_text("version = 99\n")
     assert "version 99" in project.bouvet("build", "spec.toml", "--locked", status=14).stderr
