@@ -45,8 +45,11 @@ def order_of(directory: Path, tables: str, preset: str = "devbox") -> Order:
     return Order(load(str(spec)), host_architecture(), "spec", directory)
 
 
-def lock(order: Order) -> ImageLock:
-    """Lock what the cache's layers were made from, and make those that it does not have."""
+def lock(order: Order, name: str) -> ImageLock:
+    """Make a step's layer, over those that the cache has, and lock what they were made from."""
+    with Store(CACHE) as store:
+        # An earlier run's packages had other bytes.
+        store.evict(next(step.digest for step in order.steps if step.name == name))
     path = order.directory / "bouvet.lock"
     locking.write_lock(order, "spec", path, cache=CACHE)
     return locking.read_lock(path)["spec", order.architecture]
@@ -82,7 +85,7 @@ def test_packages_that_the_trees_own_apt_adds(base_image: BuiltImage, tmp_path: 
         publish_packages(archive, "1:1.0")
         source = f'{{ name = "own", uris = ["{archive.url}"], suites = ["./"], trusted = true }}'
         order = order_of(tmp_path, f'[apt]\nadd = ["bouvet-top"]\nsources = [{source}]\n', "base")
-        step = lock(order).steps["apt"]
+        step = lock(order, "apt").steps["apt"]
         assert {each.name: each.version for each in step.artifacts} == {
             "bouvet-top": "1:1.0",
             "bouvet-below": "1:1.0",
@@ -109,7 +112,7 @@ def publish_packages(archive: Archive, version: str) -> None:
 
 def test_python_packages(devbox_image: BuiltImage, tmp_path: Path) -> None:
     order = order_of(tmp_path, '[pip]\npackages = ["requests==2.32.3"]\n')
-    found = lock(order).steps["pip"].artifacts
+    found = lock(order, "pip").steps["pip"].artifacts
     versions = {each.name: each.version for each in found}
     assert versions["requests"] == "2.32.3"
     assert {"idna", "urllib3", "certifi"} <= set(versions), "what it needs is locked too"
@@ -142,7 +145,7 @@ def test_node_packages(devbox_image: BuiltImage, tmp_path: Path, registry: Regis
     top = publish(registry, "bouvet-top", "1.0.0", depends="bouvet-below")
     below = publish(registry, "bouvet-below", "1.0.0")
     order = order_of(tmp_path, '[npm]\npackages = ["bouvet-top@1"]\n')
-    step = lock(order).steps["npm"]
+    step = lock(order, "npm").steps["npm"]
     assert step.artifacts == (
         Artifact(
             "bouvet-below", "1.0.0", digest=integrity(below), path=f"{MODULES}/node_modules/bouvet-below"
@@ -168,7 +171,7 @@ def test_rust_programs(devbox_image: BuiltImage, tmp_path: Path, monkeypatch: py
     with crate_registry(tmp_path / "registry") as index:
         monkeypatch.setenv("CARGO_REGISTRIES_OWN_INDEX", index)
         monkeypatch.setenv("CARGO_REGISTRY_DEFAULT", "own")
-        [found] = lock(order).steps["cargo"].artifacts
+        [found] = lock(order, "cargo").steps["cargo"].artifacts
         assert (found.name, found.version) == ("answer", "0.1.0")
         entry = json.loads((tmp_path / "registry/an/sw/answer").read_text())
         assert found.sha256 == entry["cksum"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _HOME = "/usr/local/cargo"
 _REGISTRY = f"{_HOME}/registry"
+_CRATE = re.compile(r"([A-Za-z0-9_-]+) ([0-9A-Za-z.+-]+) \(")
 _RECORD = b"usr/local/cargo/.crates.toml"
 
 
@@ -79,11 +81,15 @@ def installed(record: bytes, cache: Path) -> tuple[Artifact, ...]:
         LayerError: An archive is not there, or the list makes no sense.
     """
     try:
-        names = [tuple(key.split()[:2]) for key in tomllib.loads(record.decode()).get("v1", {})]
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        listed = tomllib.loads(record.decode()).get("v1", {})
+        names = [_CRATE.match(key) for key in listed]
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError) as error:
         raise LayerError(f"cargo's list of what it installed makes no sense: {error}") from error
     found = []
-    for name, version in names:
+    for match in names:
+        if match is None:
+            raise LayerError("cargo's list of what it installed makes no sense")
+        name, version = match.groups()
         archives = sorted(
             cache.glob(f"cache/*/{name}-{version}.crate"), key=lambda path: path.stat().st_mtime
         )

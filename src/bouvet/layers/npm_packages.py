@@ -115,20 +115,21 @@ def installed(tree: FileTree, cache: Path) -> tuple[Artifact, ...]:
 
 
 def _digests(index: Path) -> dict[tuple[str, str], str]:
-    """Return the digests of the archives in npm's cache, by name and version.
+    """Return the digests of the archives in npm's cache, by name and version; the newest counts.
 
-    Source: cacache's index, version 5: a line an entry, of a digest, a tab and JSON. The last one counts.
+    Source: cacache's index, version 5: a line an entry, of a digest, a tab and JSON with `time`.
     """
-    found = {}
+    found: dict[tuple[str, str], tuple[int, str]] = {}
     for file in index.rglob("*"):
         if not file.is_file():
             continue
         for line in file.read_text(errors="replace").splitlines():
-            with contextlib.suppress(ValueError, AttributeError):
+            with contextlib.suppress(ValueError, TypeError, AttributeError):
                 entry = json.loads(line.partition("\t")[2])
                 match = _ARCHIVE.search(urllib.parse.unquote(str(entry.get("key"))))
                 digest = _SHA512.search(str(entry.get("integrity")))
                 if match and digest:
                     name = match["name"].rpartition("/")[2]
-                    found[match["name"], match["file"].removeprefix(f"{name}-")] = digest[0]
-    return found
+                    key = match["name"], match["file"].removeprefix(f"{name}-")
+                    found[key] = max(found.get(key, (0, "")), (int(entry.get("time", 0)), digest[0]))
+    return {key: digest for key, (_, digest) in found.items()}
