@@ -24,12 +24,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, NoReturn
 
 from bouvet.errors import CommandFailed, ToolMissing
 
 TAIL_LINES = 40
 """How many of a failed program's last lines an error carries."""
+
+GRACE = 3.0
+"""Seconds that a program has to end when it is asked to; then it is killed."""
 
 PIPE_GRACE = 2.0
 """Seconds for which a program's pipes are read on after its end, while a process it left holds them."""
@@ -187,7 +190,7 @@ def start(
                     stream.close()
 
 
-def stop(child: subprocess.Popen[bytes], *, grace: float = 3.0) -> None:
+def stop(child: subprocess.Popen[bytes], *, grace: float = GRACE) -> None:
     """End a program's process group: SIGTERM if it still runs, SIGKILL after `grace` seconds."""
     if child.poll() is None:
         _signal_group(child, signal.SIGTERM)
@@ -202,18 +205,32 @@ def stop(child: subprocess.Popen[bytes], *, grace: float = 3.0) -> None:
 def stopping() -> Iterator[None]:
     """End every running program, and start none during the block: other threads' work is being ended.
 
-    A thread that waits for a program then sees it fail.
+    A thread that waits for a program then sees it fail. What does not end of SIGTERM is killed after
+    `GRACE` seconds.
     """
     global _refusing  # noqa: PLW0603  (one process, one answer)
     with _running_lock:
         _refusing = True
-        running = list(_running)
+    kill = threading.Timer(GRACE, _signal_all, [signal.SIGKILL])
     try:
-        for child in running:
-            _signal_group(child, signal.SIGTERM)
+        _signal_all(signal.SIGTERM)
+        kill.start()
         yield
     finally:
+        kill.cancel()
         _refusing = False
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this process even where it is the first of a process namespace.
+
+    Such a process gets no signal that it has no handler for; all others of the namespace end with it.
+    """
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    os._exit(1)
 
 
 def supervise(
@@ -289,6 +306,15 @@ def run_on_terminal(argv: Sequence[str], *, env: Mapping[str, str]) -> int:
 def pasteable(argv: Sequence[str]) -> str:
     """Return a command line that can be pasted into a shell."""
     return shlex.join(argv)
+
+
+def _signal_all(number: signal.Signals) -> None:
+    """Send a signal to every program that runs."""
+    with _running_lock:
+        for child in _running:
+            # Its number may be another process's once it was waited for.
+            if child.returncode is None:
+                _signal_group(child, number)
 
 
 def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:

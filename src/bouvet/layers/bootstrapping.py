@@ -53,6 +53,7 @@ class Settings:
 
 def main(settings: Settings) -> int:
     """Make the tree and write it; return mmdebstrap's exit status."""
+    process.end_on_sigterm()
     if settings.memory:
         mounts.mount("tmpfs", settings.tree, options=f"mode=755,size={settings.memory}")
     settling = Settling(int(time.time()) * 1_000_000_000)

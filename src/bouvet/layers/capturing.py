@@ -15,6 +15,8 @@ import sys
 import tarfile
 from collections.abc import Iterator
 
+from bouvet import process
+
 _TYPES = {
     stat.S_IFREG: tarfile.REGTYPE,
     stat.S_IFDIR: tarfile.DIRTYPE,
@@ -28,6 +30,7 @@ _BUFFER = 1 << 20
 
 def main(directory: bytes) -> None:
     """Write the tar."""
+    process.end_on_sigterm()
     linked: dict[tuple[int, int], str] = {}
     with tarfile.open(
         fileobj=sys.stdout.buffer,

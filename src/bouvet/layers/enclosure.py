@@ -28,13 +28,10 @@ import json
 import os
 import platform
 import resource
-import signal
 import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from bouvet import process
 from bouvet.errors import LayerError
@@ -108,8 +105,7 @@ class Settings:
 
 def main(path: str) -> None:
     """Set the namespaces up, run the command, and report how it ended."""
-    # As the first process of its namespace, signals that it does not handle would not end it.
-    signal.signal(signal.SIGTERM, _end)
+    process.end_on_sigterm()
     settings = Settings.read(Path(path))
     with Path(settings.scratch, REPORT).open("w") as report:
         try:
@@ -125,10 +121,6 @@ def main(path: str) -> None:
         except OSError as error:
             answer = {"error": f"{error.strerror}: {error.filename}"}
         json.dump(answer, report)
-
-
-def _end(_number: int, _frame: FrameType | None) -> NoReturn:
-    os._exit(1)
 
 
 def _mount_all(settings: Settings, opened: contextlib.ExitStack) -> None:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bouvet import process
 from bouvet.errors import BouvetError, LayerCorrupt
 from bouvet.layers import layout
 from bouvet.layers.layout import Survey
@@ -25,6 +26,7 @@ EXISTING = "-"
 
 def main(arguments: Sequence[str]) -> None:
     """Work through the pairs and print what came of them."""
+    process.end_on_sigterm()
     try:
         pairs = zip(arguments[::2], arguments[1::2], strict=True)
         answer: dict[str, object] = {"surveys": [dataclasses.asdict(row) for row in _surveys(pairs)]}

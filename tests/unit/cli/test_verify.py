@@ -16,7 +16,7 @@ from bouvet.formats.tree import regular_file
 from tests.unit.image.devbox_tree import devbox_tree, write_image
 
 COMMAND = [sys.executable, "-c", "from bouvet.cli import main; main()", "verify"]
-REQUIREMENTS = 86
+REQUIREMENTS = 87
 ESCAPE = "\x1b[2J"
 
 
