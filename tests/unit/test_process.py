@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -309,3 +310,59 @@ def test_stopping_twice_does_no_harm() -> None:
         process.stop(child)
         process.stop(child)
         assert child.returncode == -signal.SIGTERM
+
+
+STUBBORN = """
+    import signal
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("started", flush=True)
+    while True:
+        signal.pause()
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [shell("echo started; exec sleep 1000"), python(STUBBORN)],
+    ids=["ends of SIGTERM", "ignores SIGTERM"],
+)
+def test_what_other_threads_run_is_ended(program: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "GRACE", 0.2)
+    started = threading.Event()
+    failures: list[CommandFailed] = []
+
+    def work() -> None:
+        try:
+            process.run(program, on_line=lambda _line: started.set(), timeout=60)
+        except CommandFailed as error:
+            failures.append(error)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    assert started.wait(60)
+    with process.stopping():
+        worker.join(30)
+    assert [error.message.rpartition(" ")[2] in ("SIGTERM", "SIGKILL") for error in failures] == [True]
+
+
+def test_nothing_is_started_while_other_work_is_being_ended() -> None:
+    with process.stopping(), pytest.raises(CommandFailed, match="being ended"):
+        process.run(["true"])
+    assert process.run(["true"]).status == 0
+
+
+@pytest.mark.needs_root
+def test_the_first_process_of_a_namespace_ends_when_it_is_asked_to() -> None:
+    script = """
+        import signal
+        from bouvet import process
+        process.end_on_sigterm()
+        print("started", flush=True)
+        while True:
+            signal.pause()
+    """
+    with process.start(["unshare", "--pid", "--fork", "--kill-child", *python(script)]) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"started\n"
+        os.killpg(child.pid, signal.SIGTERM)
+        assert child.wait(30) == 1
