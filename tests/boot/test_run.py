@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -28,6 +29,7 @@ import pytest
 from bouvet.booting import BootOptions, boot
 from bouvet.errors import MachineError
 from bouvet.sandbox import AgentClient, CallTimeout, CommandOptions, Sandbox, connect
+from bouvet.vm.machine import MIN_MEMORY
 from bouvet.vm.terminal import LEAVE_KEY
 from tests.conftest import USER_CACHE, BuiltImage
 
@@ -116,6 +118,12 @@ def test_many_clients_at_once(sandbox: Sandbox) -> None:
 
     with concurrent.futures.ThreadPoolExecutor(64) as pool:
         assert all(pool.map(work, range(64)))
+
+
+def test_the_least_memory(base_image: BuiltImage) -> None:
+    """Debian's kernel keeps more than half of it: there is room for the agent, if not for all of systemd."""
+    with boot(base_image.path, dataclasses.replace(OPTIONS, memory=MIN_MEMORY)) as sandbox:
+        assert sandbox.system.metrics()["memory"]["total"] < MIN_MEMORY
 
 
 def test_an_agent_that_does_not_go_on_is_not_waited_for(base_image: BuiltImage) -> None:

@@ -21,7 +21,7 @@ DISK_GROWTH = 2 * GIB
 
 MAX_CPUS = 64
 MAX_MEMORY = 1 << 40
-MIN_MEMORY = 128 * MIB
+MIN_MEMORY = 64 * MIB
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -46,7 +46,7 @@ class MachineConfig:
         kernel: What boots.
         agent: The guest agent's program, for the initial file system.
         accelerator: What runs the guest; see `bouvet.vm.accelerator`.
-        memory: The guest's memory in bytes, a multiple of 1 MiB, 128 MiB to 1 TiB.
+        memory: The guest's memory in bytes, a multiple of 1 MiB, 64 MiB to 1 TiB.
         cpus: Its processors, 1 to 64.
         disk_size: The size in bytes of the disk that the guest writes to, a multiple of 512; that of an
             ext4's own disk is no less than the image. None for 2 GiB more than the image.
@@ -82,7 +82,7 @@ class MachineConfig:
         if not MIN_MEMORY <= self.memory <= MAX_MEMORY or self.memory % MIB:
             raise MachineError(
                 f"{self.memory} bytes of memory are not possible",
-                hint="128 MiB to 1 TiB, in whole MiB",
+                hint="64 MiB to 1 TiB, in whole MiB",
             )
         if not 1 <= self.cpus <= MAX_CPUS:
             raise MachineError(f"{self.cpus} processors are not possible", hint=f"1 to {MAX_CPUS}")

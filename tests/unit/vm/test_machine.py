@@ -47,7 +47,7 @@ def config(tmp_path: Path) -> MachineConfig:
 @pytest.mark.parametrize(
     "change",
     [
-        {"memory": 64 * MIB},
+        {"memory": 63 * MIB},
         {"memory": 512 * MIB + 1},
         {"memory": 2 * 1024 * GIB},
         {"cpus": 0},
