@@ -248,6 +248,7 @@ def test_files_go_in_and_out_and_services_are_waited_for(base_image: BuiltImage,
 
 def test_a_shell_on_a_terminal(base_image: BuiltImage) -> None:
     ours, theirs = pty.openpty()
+    screen = Screen(ours)
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
     before = termios.tcgetattr(theirs)
     child = subprocess.Popen(
@@ -257,15 +258,15 @@ def test_a_shell_on_a_terminal(base_image: BuiltImage) -> None:
         stderr=theirs,
     )
     try:
-        expect(ours, SHELL_PROMPT)
+        screen.expect(SHELL_PROMPT)
         os.write(ours, b"stty size; shopt login_shell\n")
-        expect(ours, b"30 100\r\n")
-        expect(ours, b"on\r\n")
+        screen.expect(b"30 100\r\n")
+        screen.expect(b"on\r\n")
         # The echo of the line comes before the program that an interruption is meant for.
         os.write(ours, b"sh -c 'echo run\"\"ning; exec sleep 1000'\n")
-        expect(ours, b"running\r\n")
+        screen.expect(b"running\r\n")
         os.write(ours, b"\x03")
-        expect(ours, SHELL_PROMPT)
+        screen.expect(SHELL_PROMPT)
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 132, 0, 0))
         child.send_signal(signal.SIGWINCH)
         os.write(ours, b"until [ \"$(stty size)\" = '50 132' ]; do sleep 0.05; done; exit 5\n")
@@ -402,6 +403,7 @@ def test_a_machine_that_is_kept(base_image: BuiltImage) -> None:
 
 def test_the_console_on_a_terminal(base_image: BuiltImage) -> None:
     ours, theirs = pty.openpty()
+    screen = Screen(ours)
     before = termios.tcgetattr(theirs)
     name = f"test-{secrets.token_hex(4)}"
     child = subprocess.Popen(
@@ -411,17 +413,17 @@ def test_the_console_on_a_terminal(base_image: BuiltImage) -> None:
         stderr=theirs,
     )
     try:
-        expect(ours, b"login: ")
+        screen.expect(b"login: ")
         os.write(ours, b"root\n")
-        expect(ours, b"Password: ")
+        screen.expect(b"Password: ")
         os.write(ours, b"root\n")
-        expect(ours, b"root@bouvet:~# ")
+        screen.expect(b"root@bouvet:~# ")
         os.write(ours, b"\x03")  # Control-C is the guest's: its shell begins a new line
-        expect(ours, b"?2004h")
+        screen.expect(b"?2004h")
         os.write(ours, b"echo $((6 * 7))\n")
-        expect(ours, b"42\r\n")
+        screen.expect(b"42\r\n")
         os.write(ours, LEAVE_KEY)
-        expect(ours, b"the machine was ended")
+        screen.expect(b"the machine was ended")
         assert child.wait(SECONDS_TO_BOOT) == 0
         assert termios.tcgetattr(theirs) == before
         assert not (RUNNING / name).exists()
@@ -432,15 +434,22 @@ def test_the_console_on_a_terminal(base_image: BuiltImage) -> None:
         os.close(theirs)
 
 
-def expect(terminal: int, text: bytes) -> None:
-    """Read a terminal until a text has come."""
-    seen = b""
-    poll = select.poll()
-    poll.register(terminal, select.POLLIN)
-    deadline = time.monotonic() + SECONDS_TO_BOOT
-    while text not in seen:
-        assert poll.poll(max(0.0, deadline - time.monotonic()) * 1000), seen
-        seen += os.read(terminal, 1 << 16)
+class Screen:
+    """Reads what is written on a terminal, in its order."""
+
+    def __init__(self, terminal: int) -> None:
+        self.terminal = terminal
+        self.unread = b""
+
+    def expect(self, text: bytes) -> None:
+        """Read until a text has come; what came behind it is left for the next."""
+        poll = select.poll()
+        poll.register(self.terminal, select.POLLIN)
+        deadline = time.monotonic() + SECONDS_TO_BOOT
+        while text not in self.unread:
+            assert poll.poll(max(0.0, deadline - time.monotonic()) * 1000), self.unread
+            self.unread += os.read(self.terminal, 1 << 16)
+        self.unread = self.unread.partition(text)[2]
 
 
 def test_the_timings_of_a_boot(base_image: BuiltImage, tmp_path: Path) -> None:
