@@ -16,8 +16,9 @@ from bouvet.image.output import replacing
 from bouvet.image.service import read_service
 from bouvet.image.verify import manifest_expectation
 from bouvet.layers.store import Store, default_root
+from bouvet.making import make_layers, renewing_corrupt_layers
 from bouvet.order import Order
-from bouvet.pipeline import make_layers, manifest_tree, newest, renewing_corrupt_layers
+from bouvet.pipeline import manifest_tree, newest
 
 _BILLION = 1_000_000_000
 

@@ -11,10 +11,12 @@ from pathlib import Path
 from bouvet.errors import LockError
 from bouvet.events import Listener, ignore
 from bouvet.image.output import replacing
+from bouvet.layers.layer import Layer
 from bouvet.layers.npm_packages import BEFORE
-from bouvet.layers.store import Layer, Store, default_root
+from bouvet.layers.store import Store, default_root
+from bouvet.making import make_layers, renewing_corrupt_layers
 from bouvet.order import Order, container_artifacts
-from bouvet.pipeline import kernel_cache, make_layers, renewing_corrupt_layers
+from bouvet.pipeline import kernel_cache
 from bouvet.plan.lock import (
     ImageLock,
     Lock,

@@ -20,9 +20,10 @@ from typing import Any
 from bouvet.formats.tree import FileTree, Inode, directory, regular_file, symlink
 from bouvet.layers import commands
 from bouvet.layers.commands import Command
+from bouvet.layers.layer import Layer
 from bouvet.layers.maker import LowerLayers, Workshop
 from bouvet.layers.merge import merge
-from bouvet.layers.store import Layer, Store
+from bouvet.layers.store import Store
 from bouvet.layers.unpacked import UnpackedLayers
 from bouvet.layers.writer import LayerWriter
 

@@ -23,8 +23,9 @@ from bouvet import pipeline
 from bouvet.errors import CacheError, CommandFailed, LayerCorrupt, LayerError
 from bouvet.formats.tree import FileTree, directory, regular_file, symlink
 from bouvet.layers import commands
+from bouvet.layers.layer import Layer
 from bouvet.layers.merge import OPAQUE, is_whiteout, merge
-from bouvet.layers.store import Layer, Store
+from bouvet.layers.store import Store
 from bouvet.layers.unpacked import UnpackedLayers
 from tests.conftest import mounts_below
 from tests.integration.layered import (

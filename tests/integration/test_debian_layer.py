@@ -19,8 +19,9 @@ from bouvet.errors import LayerError
 from bouvet.formats.tree import FileTree
 from bouvet.layers import debian, namespaces
 from bouvet.layers.debian_tree import Settling
+from bouvet.layers.layer import Layer
 from bouvet.layers.maker import Workshop
-from bouvet.layers.store import Layer, Store
+from bouvet.layers.store import Store
 from bouvet.layers.writer import LayerWriter
 from bouvet.plan.steps import DebianInputs
 from tests.integration.ordinary_user import REPOSITORY, as_nobody

@@ -15,7 +15,8 @@ from bouvet.errors import CommandFailed
 from bouvet.formats.tree import regular_file
 from bouvet.layers import agent
 from bouvet.layers.emulation import HANDLERS
-from bouvet.layers.store import Layer, Store
+from bouvet.layers.layer import Layer
+from bouvet.layers.store import Store
 from tests.integration.layered import MADE, commit, run_script, tiny_system
 from tests.integration.ordinary_user import as_nobody
 

@@ -13,8 +13,8 @@ from bouvet import locking
 from bouvet.errors import LockError
 from bouvet.layers.npm_packages import BEFORE
 from bouvet.layers.store import Store
+from bouvet.making import make_layers
 from bouvet.order import Order
-from bouvet.pipeline import make_layers
 from bouvet.plan import host_architecture
 from bouvet.plan.lock import ImageLock
 from bouvet.plan.provenance import Artifact, Locked

@@ -1,35 +1,30 @@
 """The cache of layers, addressed by what they were made from.
 
     <root>/                    $XDG_CACHE_HOME/bouvet, or ~/.cache/bouvet
-      layers/<digest>/         a committed layer; never changed afterwards
-        blob                   the files' content (`blob`)
-        index.json             the tree (`index`)
-        provenance.json        what it was made from
-        seal.json              name, sizes, and the SHA-256 of what is JSON: written last
+      layers/<digest>/         a committed layer (`layer`); never changed afterwards
       locks/<digest>           held shared by who reads the layer, exclusively by who prunes it
       locks/<digest>.making    held by who makes the layer; never waited for with anything to wait for
       unpacked/<digest>/       the layer laid out as a directory (`unpacked`), removed with it
+      unpacked/<digest>.<id>/  the same of a layer that was evicted while somebody used it
       downloads/<kind>/        what a kind of maker keeps between builds
       caches/<name>/           what commands that run over layers keep between builds
       failed/<step>/           what a failed command of a step left, for its user to look at
       locks/<step>.failed      held by who looks at it
       work/<name>/             a running process's scratch space; its lock is `work/<name>.lock`
 
-A layer is made in `work` and moved to its place in one rename, so a layer that exists is complete. Bytes
-that changed since are found by the index's digest and the blob's checksums when they are read. What a
-killed process left in `work` is removed by the next one.
+A layer is made in `work` and moved to its place in one rename, so a layer that exists is complete.
+What a killed process left in `work` is removed by the next one.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import fcntl
-import hashlib
 import itertools
 import json
 import os
+import secrets
 import shutil
 import tempfile
 import threading
@@ -39,39 +34,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from bouvet.errors import CacheError, LayerCorrupt
-from bouvet.formats.tree import FileTree
-from bouvet.layers import index
-from bouvet.layers.blob import BlobSource
+from bouvet.errors import CacheError
+from bouvet.layers.layer import SEAL, Layer, load_layer, read_seal, seal_layer
 from bouvet.layers.namespaces import remove_tree
-from bouvet.layers.writer import BLOB, INDEX, LayerWriter
-from bouvet.plan.provenance import Artifact, Provenance
-
-SEAL = "seal.json"
-PROVENANCE = "provenance.json"
+from bouvet.layers.writer import LayerWriter
 
 _ASK_SECONDS = 0.05
 
 _CANNOT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A committed layer, ready to be read.
-
-    Attributes:
-        digest: What it is addressed by.
-        name: The name of the step that made it.
-        created: When, in seconds since 1970.
-        tree: Its entries.
-        provenance: What it was made from.
-    """
-
-    digest: str
-    name: str
-    created: float
-    tree: FileTree
-    provenance: Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +190,12 @@ class Store:
         return layer
 
     def evict(self, digest: str) -> None:
-        """Take a layer out of the cache. Who reads it has its blob open, and reads on."""
-        self._remove(digest)
+        """Take a layer out of the cache.
+
+        Who uses it goes on: its blob is open, and where it is laid out it stays until nobody holds it.
+        """
+        self._bury(self.root / "layers" / digest)
+        self._retire(digest)
 
     def entries(self) -> list[Entry]:
         """Return the committed layers, the last used first."""
@@ -306,15 +280,11 @@ class Store:
         Raises:
             LayerCorrupt: It cannot be read.
         """
-        try:
-            seal: dict[str, Any] = json.loads((self.layer_directory(digest) / SEAL).read_bytes())
-        except (OSError, ValueError) as error:
-            raise LayerCorrupt(f"a cached layer is corrupt: {error}", digest=digest) from error
-        return seal
+        return read_seal(self.layer_directory(digest), digest)
 
     def replace_unpacked(self, digest: str, directory: Path) -> None:
-        """Move a laid out layer to its place; one that was there is removed."""
-        self._bury(self.root / "unpacked" / digest)
+        """Move a laid out layer to its place; one that was there is removed once nobody uses it."""
+        self._retire(digest)
         directory.rename(self.root / "unpacked" / digest)
 
     def _commit(self, name: str, digest: str, fill: Callable[[LayerWriter], None]) -> None:
@@ -325,20 +295,9 @@ class Store:
         writer = LayerWriter(making)
         try:
             fill(writer)
-            content = writer.commit()
+            seal_layer(making, name, writer)
         finally:
             writer.close()
-        provenance = json.dumps(dataclasses.asdict(writer.provenance)).encode()
-        (making / PROVENANCE).write_bytes(provenance)
-        seal = {
-            "version": 1,
-            "name": name,
-            "created": time.time(),
-            "index": {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()},
-            "blob": {"size": (making / BLOB).stat().st_size},
-            "provenance": {"sha256": hashlib.sha256(provenance).hexdigest()},
-        }
-        (making / SEAL).write_text(json.dumps(seal, indent=1) + "\n")
         making.rename(target)
 
     def _entered(self, failed: Path) -> contextlib.AbstractContextManager[int]:
@@ -349,6 +308,16 @@ class Store:
         self._bury(self.root / "unpacked" / digest)
         self._bury(self.root / "layers" / digest)
 
+    def _retire(self, digest: str) -> None:
+        """Take a laid out layer out of its place, and delete it unless somebody may be using it."""
+        place = self.root / "unpacked" / digest
+        try:
+            with _locked(self.root / "locks" / digest, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                self._bury(place)
+        except BlockingIOError:
+            with contextlib.suppress(FileNotFoundError):
+                place.rename(place.with_suffix(f".{secrets.token_hex(8)}"))
+
     def _bury(self, directory: Path) -> None:
         """Take a directory out of its place in one step, then delete it."""
         grave = self.scratch()
@@ -357,51 +326,19 @@ class Store:
         remove_tree(grave)
 
     def _sweep(self) -> None:
-        """Remove what processes left that were killed."""
+        """Remove what processes left that were killed, and what was evicted while others used it."""
         for lock in (self.root / "work").glob("*.lock"):
             with (
                 contextlib.suppress(OSError),
                 _locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB),
             ):
                 _remove_work(lock.with_suffix(""))
-
-
-def load_layer(directory: Path, digest: str) -> tuple[Layer, BlobSource]:
-    """Read a committed layer and open its blob, checking what can be checked without reading that.
-
-    Raises:
-        LayerCorrupt: It is not what it was when it was committed.
-    """
-    try:
-        seal = json.loads((directory / SEAL).read_bytes())
-        content = (directory / INDEX).read_bytes()
-        size = (directory / BLOB).stat().st_size
-        if hashlib.sha256(content).hexdigest() != seal["index"]["sha256"]:
-            raise LayerCorrupt(f"a cached layer is corrupt: {directory / INDEX}", digest=digest)
-        if size != seal["blob"]["size"]:
-            raise LayerCorrupt(
-                f"a cached layer is corrupt: {directory / BLOB} has {size} bytes, not {seal['blob']['size']}",
-                digest=digest,
-            )
-        document = index.parse(content)
-        provenance = _read_provenance(directory / PROVENANCE, seal["provenance"]["sha256"], digest)
-        source = BlobSource(directory / BLOB, *index.decode_blob(document), digest)
-        tree = index.decode_tree(document, source)
-        return Layer(digest, seal["name"], seal["created"], tree, provenance), source
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-        raise LayerCorrupt(f"a cached layer is corrupt: {directory}: {error}", digest=digest) from error
-
-
-def _read_provenance(path: Path, expected: str, digest: str) -> Provenance:
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != expected:
-        raise LayerCorrupt(f"a cached layer is corrupt: {path}", digest=digest)
-    read = json.loads(content)
-    return Provenance(
-        artifacts=tuple(Artifact(**row) for row in read["artifacts"]),
-        sources=tuple(read["sources"]),
-        tools=tuple((name, version) for name, version in read["tools"]),
-    )
+        for evicted in (self.root / "unpacked").glob("*.*"):
+            with (
+                contextlib.suppress(BlockingIOError),
+                _locked(self.root / "locks" / evicted.stem, fcntl.LOCK_EX | fcntl.LOCK_NB),
+            ):
+                remove_tree(evicted)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,8 @@ from bouvet.errors import CacheError, LayerCorrupt, LayerError
 from bouvet.layers import namespaces, unpacking
 
 if TYPE_CHECKING:
-    from bouvet.layers.store import Layer, Store
+    from bouvet.layers.layer import Layer
+    from bouvet.layers.store import Store
 
 _SEAL = "seal.json"
 _TREE = "tree"

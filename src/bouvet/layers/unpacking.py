@@ -17,8 +17,8 @@ from pathlib import Path
 from bouvet import process
 from bouvet.errors import BouvetError, LayerCorrupt
 from bouvet.layers import layout
+from bouvet.layers.layer import load_layer
 from bouvet.layers.layout import Survey
-from bouvet.layers.store import load_layer
 
 EXISTING = "-"
 """Stands for a layer that is laid out already."""

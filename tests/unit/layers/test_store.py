@@ -14,7 +14,8 @@ import pytest
 from bouvet.errors import CacheError, LayerCorrupt
 from bouvet.formats.tree import regular_file
 from bouvet.layers.blob import CHUNK
-from bouvet.layers.store import Layer, Store
+from bouvet.layers.layer import Layer
+from bouvet.layers.store import Store
 from bouvet.layers.writer import LayerWriter
 
 DIGEST = "ab" * 32
@@ -145,6 +146,31 @@ def test_an_evicted_layer_is_read_on_by_who_has_it(tmp_path: Path) -> None:
         other.evict(DIGEST)
         assert layer.tree[b"file"].content() == b"content" * CHUNK
         assert other.get(DIGEST) is None
+
+
+def test_an_evicted_layer_stays_laid_out_while_another_uses_it(tmp_path: Path) -> None:
+    laid_out = tmp_path / "unpacked" / DIGEST
+    with Store(tmp_path) as other, Store(tmp_path) as user:
+        make(user)
+        laid_out.mkdir()
+        (laid_out / "file").write_text("content")
+        directory = os.open(laid_out, os.O_RDONLY)
+        other.evict(DIGEST)
+        assert not laid_out.exists(), "nobody begins to use it any more"
+        with Store(tmp_path):
+            assert os.listdir(directory) == ["file"]  # noqa: PTH208  (wherever it is now)
+        os.close(directory)
+    with Store(tmp_path):
+        assert list((tmp_path / "unpacked").iterdir()) == []
+
+
+def test_a_laid_out_layer_that_nobody_uses_is_evicted_with_the_layer(tmp_path: Path) -> None:
+    with Store(tmp_path) as maker:
+        make(maker)
+    (tmp_path / "unpacked" / DIGEST).mkdir()
+    with Store(tmp_path) as store:
+        store.evict(DIGEST)
+        assert list((tmp_path / "unpacked").iterdir()) == []
 
 
 def test_prune_removes_what_was_not_used(tmp_path: Path) -> None:
