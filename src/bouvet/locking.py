@@ -148,7 +148,10 @@ def read_lock(path: Path) -> Lock:
         with path.open("rb") as file:
             content = file.read(LARGEST_LOCK + 1)
         if len(content) > LARGEST_LOCK:
-            raise LockError(f"{path} is larger than {LARGEST_LOCK >> 20} MiB")
+            raise LockError(
+                f"{path} is larger than {LARGEST_LOCK >> 20} MiB",
+                hint="is it a lock? 'bouvet lock' writes it anew where there is none",
+            )
         return parse_lock(content.decode(), str(path))
     except FileNotFoundError as error:
         raise LockError(f"there is no lock {path}", hint="write it with 'bouvet lock'") from error

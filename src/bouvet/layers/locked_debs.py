@@ -203,6 +203,7 @@ def _obtain(artifact: Artifact, archives: Sequence[str], workshop: Workshop, dir
         if intact:
             os.link(kept, target)
             return None
+        kept.unlink()
     reason = "no archive is known to have it"
     for archive in archives if _PATH.fullmatch(artifact.path) else ():
         try:

@@ -76,18 +76,22 @@ class PlainDebs:
         with deb.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         kept = self._kept.get(digest)
-        if kept is not None and _checksum(kept) == kept.name.rpartition(".")[2]:
-            os.link(kept, target)
-            return
         if kept is not None:
-            kept.unlink(missing_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=self._directory)
+            # Another build may drop it at any time.
+            with contextlib.suppress(FileNotFoundError):
+                if _checksum(kept) == kept.name.rpartition(".")[2]:
+                    os.link(kept, target)
+                    return
+                kept.unlink()
+        # Made beside the target, which is this build's alone: nobody else removes it meanwhile.
+        descriptor, name = tempfile.mkstemp(dir=target.parent)
         made = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as plain, deb.open("rb") as file:
                 write_plain(file, plain)
-            os.link(made, target)
-            made.replace(self._directory / f"{digest}.{_checksum(made)}")
+            with contextlib.suppress(FileExistsError):
+                os.link(made, self._directory / f"{digest}.{_checksum(made)}")
+            made.rename(target)
         except BaseException:
             made.unlink(missing_ok=True)
             raise

@@ -138,14 +138,23 @@ def parse_lock(text: str, name: str) -> Lock:
                 hint="write it anew with 'bouvet lock'",
             )
         document = _Document.model_validate(data)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise LockError(f"{name} is no lock: {error}", hint="write it anew with 'bouvet lock'") from error
     except ValidationError as error:
         problems = tuple(f"{'.'.join(map(str, row['loc']))}: {row['msg']}" for row in error.errors()[:20])
         raise LockError(
             f"{name} is no lock", hint="write it anew with 'bouvet lock'", details=problems
         ) from error
-    return {(image.spec, image.architecture): _image(image) for image in document.image}
+    # Not tomllib's own error only: a number of thousands of digits is another one.
+    except (ValueError, RecursionError) as error:
+        raise LockError(f"{name} is no lock: {error}", hint="write it anew with 'bouvet lock'") from error
+    lock: Lock = {}
+    for image in document.image:
+        if (image.spec, image.architecture) in lock:
+            raise LockError(
+                f"{name} has {image.spec} for {image.architecture} twice",
+                hint="remove one of the two, or write it anew with 'bouvet lock'",
+            )
+        lock[image.spec, image.architecture] = _image(image)
+    return lock
 
 
 def format_lock(lock: Lock) -> str:
@@ -276,6 +285,9 @@ def changes(before: ImageLock, after: ImageLock) -> Iterator[str]:
                 yield f"{name}: {each} {was[each].version} -> {now[each].version}"
             elif was[each] != now[each]:
                 yield f"{name}: {each} {now[each].version} has other bytes"
+    if before.container != after.container:
+        first = (image.container[0] for image in (before, after) if image.container)
+        yield f"from: {' -> '.join(f'{each.name} {each.digest}' for each in first)}"
     if before.kernel != after.kernel:
         versions = (
             str(kernel.version or kernel.digest) for kernel in (before.kernel, after.kernel) if kernel

@@ -118,3 +118,18 @@ def test_hostile_names_lead_nowhere(artifact: Artifact, tmp_path: Path) -> None:
     with pytest.raises(LockError, match="1 of 1 packages of the lock cannot be had"):
         locked_debs.obtain([artifact], ["http://127.0.0.1:1"], bench(tmp_path).workshop, tmp_path / "staged")
     assert list((tmp_path / "staged").iterdir()) == []
+
+
+def test_a_damaged_kept_package_is_not_used_and_gives_way_to_a_right_one(tmp_path: Path) -> None:
+    workshop = bench(tmp_path).workshop
+    content = b"a package"
+    digest = hashlib.sha256(content).hexdigest()
+    artifact = Artifact("own", "1", "all", f"sha256:{digest}", "pool/own.deb")
+    kept = workshop.downloads / f"own_1_all.deb.{digest}"
+    kept.write_bytes(b"damaged")
+    staged = tmp_path / "staged"
+    staged.mkdir()
+    with pytest.raises(LockError):
+        locked_debs.obtain([artifact], ["http://127.0.0.1:1"], workshop, staged)
+    assert not kept.exists()
+    assert not list(staged.iterdir())

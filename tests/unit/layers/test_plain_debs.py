@@ -9,6 +9,7 @@ import os
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -119,12 +120,31 @@ def test_a_kept_one_is_used_again_unless_it_is_damaged(tmp_path: Path) -> None:
     assert [each.read_bytes() for each in kept.iterdir()] == [expected]
 
 
+def test_another_build_may_drop_what_is_kept_at_any_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, kept = tmp_path / "package.deb", tmp_path / "kept"
+    package.write_bytes(deb(b"data.tar.xz", lzma.compress(DATA)))
+    PlainDebs(kept).link(package, tmp_path / "first")
+    here = PlainDebs(kept)
+    plain_debs.drop_others(kept, set())
+    write = plain_debs.write_plain
+
+    def drop_and_write(source: IO[bytes], target: IO[bytes]) -> None:
+        write(source, target)
+        plain_debs.drop_others(kept, set())
+
+    monkeypatch.setattr(plain_debs, "write_plain", drop_and_write)
+    here.link(package, tmp_path / "second")
+    assert (tmp_path / "second").read_bytes() == deb(b"data.tar", DATA)
+
+
 def test_nothing_stays_of_a_failure(tmp_path: Path) -> None:
     (tmp_path / "package.deb").write_bytes(deb(b"data.tar.xz", b"?"))
     with pytest.raises(FormatError):
         PlainDebs(tmp_path / "kept").link(tmp_path / "package.deb", tmp_path / "target")
     assert not list((tmp_path / "kept").iterdir())
-    assert not (tmp_path / "target").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"kept", "package.deb"}
 
 
 def test_those_of_packages_that_are_gone_are_dropped(tmp_path: Path) -> None:

@@ -88,10 +88,28 @@ def test_an_artifact_is_one_line_so_that_a_change_is_one_line() -> None:
     assert list(changes(image, newer)) == ["kernel: 6.1.0-1-cloud-amd64 -> 6.1.0-2-cloud-amd64"]
 
 
+def test_another_container_image_is_a_change() -> None:
+    image = locked(plan())
+    old, new = (
+        replace(image, container=(Artifact("debian:12", digest="sha256:" + digit * 64),)) for digit in "12"
+    )
+    told = f"from: debian:12 sha256:{'1' * 64} -> debian:12 sha256:{'2' * 64}"
+    assert list(changes(old, new)) == [told]
+    assert list(changes(old, old)) == []
+
+
+def test_an_image_that_is_there_twice_is_refused() -> None:
+    text = format_lock(lock_of(locked(plan())))
+    head, _, image = text.partition("[[image]]")
+    with pytest.raises(LockError, match="twice"):
+        parse_lock(f"{head}[[image]]{image}\n[[image]]{image}", "a lock")
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
         ("version = 1", "version = 2"),
+        pytest.param("version = 1", f"version = {'1' * 5000}", id="a number that Python does not read"),
         ("version = 1\n", "version = 1\nunknown = 1\n"),
         ("[[image]]", "[image"),
         ('"x86_64"', '"riscv64"'),
