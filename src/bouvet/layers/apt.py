@@ -21,6 +21,7 @@ from bouvet.layers import commands, debian_archives, locked_debs
 from bouvet.layers.client_settings import client_settings
 from bouvet.layers.commands import FILES, Command
 from bouvet.layers.deb822 import stanza
+from bouvet.layers.left_files import read_left
 from bouvet.layers.mmdebstrap import find_cause
 from bouvet.layers.pins import check
 from bouvet.plan.provenance import Artifact, Provenance
@@ -104,7 +105,7 @@ def make(inputs: AptInputs, workshop: Workshop, layer: LayerWriter) -> None:
             details=error.details,
         ) from error
     kept = debian_archives.collect(staged, workshop.downloads, replacing=inputs.locked is None)
-    shown = (staged / _SHOWN).read_text(errors="replace")
+    shown = read_left(staged / _SHOWN).decode(errors="replace")
     before, after = (_installed(tree.get(_STATUS)) for tree in (workshop.lower, layer.tree))
     new = after - before
     # The other files, and the packages below, say nothing of each other.

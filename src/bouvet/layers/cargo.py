@@ -11,6 +11,7 @@ from bouvet.errors import LayerError
 from bouvet.layers import commands
 from bouvet.layers.client_settings import client_settings
 from bouvet.layers.commands import Command
+from bouvet.layers.left_files import open_left
 from bouvet.layers.pins import check, taken_from
 from bouvet.plan.provenance import SHA256, Artifact, Provenance
 
@@ -83,7 +84,7 @@ def installed(record: bytes, cache: Path) -> tuple[Artifact, ...]:
     try:
         listed = tomllib.loads(record.decode()).get("v1", {})
         names = [_CRATE.match(key) for key in listed]
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise LayerError(f"cargo's list of what it installed makes no sense: {error}") from error
     found = []
     for match in names:
@@ -91,11 +92,11 @@ def installed(record: bytes, cache: Path) -> tuple[Artifact, ...]:
             raise LayerError("cargo's list of what it installed makes no sense")
         name, version = match.groups()
         archives = sorted(
-            cache.glob(f"cache/*/{name}-{version}.crate"), key=lambda path: path.stat().st_mtime
+            cache.glob(f"cache/*/{name}-{version}.crate"), key=lambda path: path.lstat().st_mtime
         )
         if not archives:
             raise LayerError(f"cargo has kept no archive of {name} {version}")
-        with archives[-1].open("rb") as file:
+        with open_left(archives[-1]) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         found.append(Artifact(name, version, digest=SHA256 + digest))
     return tuple(sorted(found))

@@ -64,6 +64,9 @@ def collect(directory: Path, downloads: Path, *, replacing: bool = True) -> dict
     for kept in downloads.glob("*.deb.*"):
         versions.setdefault(_package(kept.name), set()).add(kept)
     for fetched in sorted(directory.glob("*.deb")):
+        # Packages' scripts may have put anything there.
+        if fetched.is_symlink() or not fetched.is_file():
+            continue
         digests[fetched.name] = _sha256(fetched)
         kept = downloads / f"{fetched.name}.{digests[fetched.name]}"
         with contextlib.suppress(FileExistsError):

@@ -13,6 +13,7 @@ from bouvet.errors import LayerError
 from bouvet.layers import commands
 from bouvet.layers.client_settings import client_settings
 from bouvet.layers.commands import FILES, Command
+from bouvet.layers.left_files import read_left
 from bouvet.layers.pins import check, taken_from
 from bouvet.plan.provenance import Artifact, Provenance
 
@@ -121,10 +122,10 @@ def _digests(index: Path) -> dict[tuple[str, str], str]:
     """
     found: dict[tuple[str, str], tuple[int, str]] = {}
     for file in index.rglob("*"):
-        if not file.is_file():
+        if file.is_symlink() or not file.is_file():
             continue
-        for line in file.read_text(errors="replace").splitlines():
-            with contextlib.suppress(ValueError, TypeError, AttributeError):
+        for line in read_left(file).decode(errors="replace").splitlines():
+            with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
                 entry = json.loads(line.partition("\t")[2])
                 match = _ARCHIVE.search(urllib.parse.unquote(str(entry.get("key"))))
                 digest = _SHA512.search(str(entry.get("integrity")))

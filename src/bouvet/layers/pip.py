@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 from bouvet.errors import LayerError, LockError
 from bouvet.layers import commands
 from bouvet.layers.client_settings import client_settings
 from bouvet.layers.commands import FILES, Command
+from bouvet.layers.left_files import read_left
 from bouvet.layers.pins import check, taken_from
 from bouvet.plan.provenance import SHA256, Artifact, Provenance
 
@@ -63,7 +65,7 @@ def make(inputs: PipInputs, workshop: Workshop, layer: LayerWriter) -> None:
     workshop.progress("installing Python packages", None)
     with taken_from(inputs.locked):
         commands.run_over_layers(command, workshop, layer)
-    if inputs.locked is not None and not (report / _REPORT).exists():
+    if inputs.locked is not None and not os.path.lexists(report / _REPORT):
         raise LockError(
             "the tree's pip does not tell what it installs", hint="pip 22.2 is the first that does"
         )
@@ -95,7 +97,7 @@ def _wanted(inputs: PipInputs) -> tuple[str, ...]:
 def _installed(path: Path) -> tuple[Artifact, ...]:
     """Return what pip's report says (its "Installation Report", version 1)."""
     try:
-        report = json.loads(path.read_bytes())
+        report = json.loads(read_left(path))
         rows = [(row["metadata"], row["download_info"]["archive_info"]) for row in report["install"]]
         found = [
             Artifact(about["name"], about["version"], digest=SHA256 + archive["hashes"]["sha256"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,15 @@ def test_the_same_version_with_other_bytes_replaces_the_old_one(tmp_path: Path, 
     collect(tmp_path / "first", downloads, {CURL_OLD: b"old"})
     collect(tmp_path / "second", downloads, {CURL_OLD: b"rebuilt"})
     assert stage(tmp_path / "staged", downloads) == {CURL_OLD: b"rebuilt"}
+
+
+def test_nothing_but_files_is_collected(tmp_path: Path, downloads: Path) -> None:
+    before = sorted(path.name for path in downloads.iterdir())
+    fetched = tmp_path / "left"
+    fetched.mkdir()
+    (tmp_path / "of the host").write_bytes(b"secret")
+    (fetched / "a_1_all.deb").symlink_to(tmp_path / "of the host")
+    (fetched / "b_1_all.deb").mkdir()
+    os.mkfifo(fetched / "c_1_all.deb")
+    assert debian_archives.collect(fetched, downloads) == {}
+    assert sorted(path.name for path in downloads.iterdir()) == before
