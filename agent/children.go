@@ -18,6 +18,7 @@ type children struct {
 	running map[int]*child
 	ending  bool
 	score   oomScore
+	threads chan struct{} // closed when the program has its reserve of threads
 }
 
 // child is a process that was started here. It leads a session, and so a process group, of its own.
@@ -31,7 +32,7 @@ var errEnding = errors.New("the agent is ending")
 
 // newChildren makes this process adopt the orphans among its descendants, and starts to collect.
 func newChildren() *children {
-	c := &children{running: map[int]*child{}, score: openOOMScore()}
+	c := &children{running: map[int]*child{}, score: openOOMScore(), threads: make(chan struct{})}
 	const setChildSubreaper = 36 // PR_SET_CHILD_SUBREAPER, prctl(2)
 	_, _, _ = syscall.RawSyscall6(syscall.SYS_PRCTL, setChildSubreaper, 1, 0, 0, 0, 0)
 	ended := make(chan os.Signal, 1)
@@ -76,8 +77,11 @@ type launch struct {
 	terminal    bool                // the streams are a terminal that shall be its controlling one
 }
 
-// start runs a program.
+// start runs a program. What it leaves of the machine's processes is not to be short of the program's own
+// threads: they come first. QEMU's user emulation also needs it so: its fork while another thread is being
+// made copies a lock that is held, and a child that cannot execute its program then waits for it for ever.
 func (c *children) start(l launch) (*child, error) {
+	<-c.threads
 	attributes := &syscall.ProcAttr{
 		Dir:   l.directory,
 		Env:   l.environment,

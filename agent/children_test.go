@@ -10,7 +10,12 @@ import (
 	"time"
 )
 
-var testChildren = sync.OnceValue(newChildren) // one collector a process
+// testChildren are one for all tests: a process has one collector.
+var testChildren = sync.OnceValue(func() *children {
+	c := newChildren()
+	close(c.threads) // tests need no reserve
+	return c
+})
 
 func testAgent() *agent {
 	return &agent{children: testChildren(), connections: map[int]*connection{}}

@@ -173,8 +173,9 @@ func serve(chosen options) int {
 		}()
 		s.say(saidReady)
 		go func() {
-			keepResident()
 			reserveThreads()
+			close(a.children.threads)
+			keepResident()
 		}()
 		if chosen.inherit && chosen.grow {
 			go growRoot() // the machine's init and the first request wait already
