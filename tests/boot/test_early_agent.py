@@ -13,7 +13,7 @@ import pytest
 from bouvet.booting import await_agent
 from bouvet.errors import AgentError
 from bouvet.protocol import ExecResult
-from bouvet.sandbox import AgentClient, Exit, Gap, Output
+from bouvet.sandbox import AgentClient, ConnectionLost, Exit, Gap, Output
 from bouvet.vm.machine import MIB, MachineConfig
 from bouvet.vm.qemu import QemuMachine
 from tests.boot.conftest import Console
@@ -56,6 +56,12 @@ def start(configure: Callable[..., MachineConfig], base_image: BuiltImage) -> It
 def connect(machine: QemuMachine) -> AgentClient:
     """Connect to whichever agent answers: one that has just been killed may still accept."""
     return await_agent(machine, SECONDS)[0]
+
+
+def ping_on(client: AgentClient) -> None:
+    """Ping without an end."""
+    while True:
+        client.ping(timeout=SECONDS)
 
 
 def run(client: AgentClient, command: str) -> str:
@@ -149,8 +155,9 @@ def test_a_restart_during_a_stream_tells_what_became_of_it(start: Start) -> None
     with early:
         run(early, AWAIT_BOOT)
     with connect(machine) as client, connect(machine) as other:
+        # systemd and the agent may both ask it to end: it says so once.
         process = client.processes.start(
-            "seq 1 1000; trap 'echo last; exit 9' TERM; while :; do sleep 0.1; done"
+            "seq 1 1000; trap 'trap : TERM; echo last; exit 9' TERM; while :; do sleep 0.1; done"
         )
         events = process.events(timeout=SECONDS)
         output = b""
@@ -165,6 +172,9 @@ def test_a_restart_during_a_stream_tells_what_became_of_it(start: Start) -> None
         assert not any(isinstance(event, Gap) for event in rest)
         assert isinstance(rest[-1], Exit)
         assert rest[-1].ending.exit_code == 9
+        # The one that ends may still accept: its last connection goes with it.
+        with pytest.raises(ConnectionLost):
+            ping_on(other)
     with connect(machine) as later:
         run(later, AWAIT_SERVICE)
         assert run(later, MAIN_PID) != before
