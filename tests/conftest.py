@@ -31,7 +31,7 @@ TOOL_PATH = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
 USER_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 """The user's own cache, before tests are given another."""
 
-REQUIRABLE = frozenset({"root", "kvm", "tools"})
+REQUIRABLE = frozenset({"root", "kvm", "tools", "kernel"})
 """What BOUVET_REQUIRE may list: what a test may then not be skipped for the lack of."""
 
 SECONDS_TO_BUILD = 1800.0
@@ -103,6 +103,27 @@ def lack_of_kvm() -> str | None:
     return None if choice.accelerator is Accelerator.KVM else f"needs KVM: {choice.reason}"
 
 
+@functools.cache
+def lack_of_kernel(feature: str) -> str | None:
+    """Return why this process cannot use what a kernel may offer, or None.
+
+    feature: `resizing` of mounted file systems, or the name of a file system.
+    """
+    if feature == "resizing":
+        # Root in a container often has no CAP_SYS_RESOURCE, the bit 24 of capabilities(7).
+        status = Path("/proc/self/status").read_text()
+        (effective,) = [line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")]
+        return None if int(effective, 16) >> 24 & 1 else "needs CAP_SYS_RESOURCE"
+    if feature not in _filesystems() and has_tool("modprobe"):
+        program = shutil.which("modprobe", path=TOOL_PATH)
+        subprocess.run([str(program), "--quiet", feature], timeout=60, check=False)
+    return None if feature in _filesystems() else f"needs {feature} in the kernel"
+
+
+def _filesystems() -> list[str]:
+    return Path("/proc/filesystems").read_text().split()
+
+
 def _lacks(item: pytest.Item) -> Iterator[tuple[str, str]]:
     """Yield the kind and a description of each thing that a test needs and does not have."""
     if item.get_closest_marker("needs_root") and not is_root():
@@ -112,6 +133,8 @@ def _lacks(item: pytest.Item) -> Iterator[tuple[str, str]]:
             yield "tools", f"needs {', '.join(missing)}"
     if item.get_closest_marker("needs_kvm") and (lack := lack_of_kvm()):
         yield "kvm", lack
+    for marker in item.iter_markers("needs_kernel"):
+        yield from [("kernel", lack) for feature in marker.args if (lack := lack_of_kernel(feature))]
 
 
 # --- Caches -------------------------------------------------------------------------------------------

@@ -69,6 +69,35 @@ def test_an_unknown_requirement_is_refused(tmp_path: Path) -> None:
     assert "['tool'] is none of" in output
 
 
+LACKING_FILE_SYSTEM = """
+    @pytest.mark.needs_kernel("proc", "no-such-file-system")
+    def test_with_file_system():
+        assert False
+"""
+
+
+def test_a_kernel_without_a_file_system_is_told_and_skips(tmp_path: Path) -> None:
+    counts, output = outcome(tmp_path, LACKING_FILE_SYSTEM, BOUVET_REQUIRE="tools")
+    assert counts == {"skipped": 1}
+    assert "needs no-such-file-system in the kernel" in output
+
+
+@pytest.mark.parametrize("value", ["kernel", "all"])
+def test_it_fails_where_the_kernel_is_required(tmp_path: Path, value: str) -> None:
+    counts, output = outcome(tmp_path, LACKING_FILE_SYSTEM, BOUVET_REQUIRE=value)
+    assert "failed" in counts or "error" in counts
+    assert "needs no-such-file-system in the kernel, and BOUVET_REQUIRE demands it" in output
+
+
+def test_a_file_system_that_is_there_is_no_hindrance(tmp_path: Path) -> None:
+    body = """
+        @pytest.mark.needs_kernel("proc")
+        def test_with_file_system():
+            pass
+    """
+    assert outcome(tmp_path, body, BOUVET_REQUIRE="kernel")[0] == {"passed": 1}
+
+
 def test_tools_that_are_there_are_no_hindrance(tmp_path: Path) -> None:
     body = """
         @pytest.mark.needs_tool("sh")

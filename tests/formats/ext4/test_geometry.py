@@ -27,10 +27,10 @@ class EndlessSource:
     identity: str | None = None
 
     def read(self, offset: int, length: int) -> bytes:
-        raise NotImplementedError
+        raise AssertionError("a plan reads no content")
 
     def copy(self, offset: int, length: int, target: int, target_offset: int) -> None:
-        raise NotImplementedError
+        raise AssertionError("a plan reads no content")
 
 
 def file_of(blocks: int) -> FileTree:

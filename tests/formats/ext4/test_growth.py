@@ -40,13 +40,7 @@ def test_it_grows_offline(tmp_path: Path, size: int) -> None:
     check_grown(image, small(), size)
 
 
-def may_resize() -> bool:
-    """Return whether this process has CAP_SYS_RESOURCE, which root in a container often has not."""
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if "CapEff" in line]
-    return bool(int(line.split()[1], 16) >> 24 & 1)
-
-
-@pytest.mark.skipif(not may_resize(), reason="the kernel lets only CAP_SYS_RESOURCE resize file systems")
+@pytest.mark.needs_kernel("resizing")
 @pytest.mark.needs_root
 @pytest.mark.needs_tool("e2fsck", "resize2fs", "losetup", "findmnt", "mount", "umount")
 @pytest.mark.parametrize(
